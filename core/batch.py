@@ -1,0 +1,126 @@
+"""Batch: the one record that crosses from data to method. Every part that reads `image` reads `valid` too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.bands import BandNames, align
+from core.errors import ShapeError
+from core.geometry import Unit
+from core.rng import SampleRng
+from core.shapes import Grid, patchify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images of one rank, size and band set.
+
+    Attributes:
+        image: (B, C, *S), any real dtype as it left the loader; `normalised` makes it float32.
+        valid: (B, C, *S) bool, True = measured data. What `image` holds elsewhere is never used.
+        bands: the C band names, in the order of the channels.
+        spacing: (B, ndim) float32, array order, in `unit` per voxel.
+        unit: mm, m or px.
+        offset: (B, C) float32, and
+        scale: (B, C) float32: value space of the encoder = (image - offset) * scale.
+        key: (B,) int64, each sample's randomness key (`core.rng.key(seed, epoch, index)`).
+        index: (B,) int64, position of each sample in the endless counter order of its source.
+        row: (B,) int64, row of the manifest that each sample came from.
+    """
+
+    image: Tensor
+    valid: Tensor
+    bands: BandNames
+    spacing: Tensor
+    unit: Unit
+    offset: Tensor
+    scale: Tensor
+    key: Tensor
+    index: Tensor
+    row: Tensor
+
+    def __post_init__(self) -> None:
+        if self.image.shape != self.valid.shape or self.image.shape[1] != len(self.bands):
+            raise ShapeError(
+                f"expected image and valid of one shape (B, {len(self.bands)}, ...) for bands {self.bands}, "
+                f"got {tuple(self.image.shape)} and {tuple(self.valid.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Voxels along each spatial axis."""
+        return tuple(self.image.shape[2:])
+
+    @property
+    def rng(self) -> SampleRng:
+        """The samples' own random streams."""
+        return SampleRng(self.key)
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
+        """Move every tensor; integers travel as integers."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def take(self, rows: Sequence[int] | slice) -> Batch:
+        """Pick samples."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        fields: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in vars(self).items()}
+        return Batch(**fields)
+
+    def normalised(self) -> Batch:
+        """Cast to float32 in the encoder's value space; what is not valid or not finite becomes 0 and not valid.
+
+        Applying it twice changes nothing.
+        """
+        ones = (1,) * len(self.size)
+        offset, scale = (t.reshape(*t.shape, *ones) for t in (self.offset, self.scale))
+        image = (self.image.to(torch.float32) - offset) * scale
+        valid = self.valid & torch.isfinite(image)
+        return replace(
+            self,
+            image=torch.where(valid, image, 0.0),
+            valid=valid,
+            offset=torch.zeros_like(self.offset),
+            scale=torch.ones_like(self.scale),
+        )
+
+    def aligned(self, bands: BandNames) -> Batch:
+        """Reorder (or select) the channels by band name.
+
+        Raises:
+            BandError: a wanted band is missing.
+        """
+        order = align(self.bands, bands)
+        if order is None:
+            return self
+        return replace(
+            self,
+            bands=bands,
+            image=self.image[:, order],
+            valid=self.valid[:, order],
+            offset=self.offset[:, order],
+            scale=self.scale[:, order],
+        )
+
+    def grid(self, patch: tuple[int, ...]) -> Grid:
+        """Lay patches over the images."""
+        return Grid.of(self.size, patch)
+
+
+def valid_share(batch: Batch, grid: Grid) -> Tensor:
+    """Measure how much of each token is data: (B, N) float32 in [0, 1] over its voxels and bands."""
+    return patchify(batch.valid, grid.patch).to(torch.float32).mean(-1)
+
+
+def valid_tokens(batch: Batch, grid: Grid) -> Tensor:
+    """Say which tokens count, (B, N) bool: at least half of their voxels and bands are measured data."""
+    return valid_share(batch, grid) >= 0.5

@@ -1,0 +1,105 @@
+"""What an encoder expects of its input: bands, value space, patch, spacing. Stored with the weights, applied by `preprocess`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.bands import BandNames
+from core.errors import BandError, ConfigError
+from core.geometry import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """From raw values to the encoder's value space, band by band.
+
+    Attributes:
+        method: `fixed`: (raw / full_scale - mean) / std, full_scale being 255, 65535 or 1 by the file's dtype;
+            `per_image`: (raw - m) / s with m and s the mean and standard deviation of all measured voxels of that
+            image and band, for modalities without an absolute scale.
+        mean: one number per band, `fixed` only.
+        std: one number per band, `fixed` only.
+    """
+
+    method: Literal["fixed", "per_image"]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (
+            (self.method == "fixed") != bool(self.mean)
+            or len(self.mean) != len(self.std)
+            or any(s <= 0 for s in self.std)
+        ):
+            raise ConfigError(
+                f"expected mean and positive std per band for 'fixed' and none for 'per_image', got {self}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One kind of image that an encoder reads.
+
+    Attributes:
+        name: how batches, stems and streams of this kind are called, such as `photograph`.
+        bands: names of the channels; a file's own order never matters.
+        patch: voxels per token, array order (Y X) or (Z Y X).
+        size: voxels of the training crop, a multiple of `patch`.
+        spacing: nominal spacing per axis in `unit`; positions are measured in patches of this spacing.
+        unit: mm, m, or px where no physical size is known.
+        normalisation: the value space.
+        background: `dark`: a black surround (a fundus photograph's corners) is not data; `none`: every voxel is.
+    """
+
+    name: str
+    bands: BandNames
+    patch: tuple[int, ...]
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    unit: Unit
+    normalisation: Normalisation
+    background: Literal["none", "dark"] = "none"
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.patch), len(self.size), len(self.spacing)}
+        if len(lengths) != 1 or self.ndim not in (2, 3):
+            raise ConfigError(
+                f"input '{self.name}': expected patch, size and spacing of one rank, 2 or 3, "
+                f"got {self.patch}, {self.size}, {self.spacing}."
+            )
+        if any(p < 1 or s < p or s % p for s, p in zip(self.size, self.patch, strict=True)):
+            raise ConfigError(
+                f"input '{self.name}': expected a size that the patch {self.patch} divides, got {self.size}."
+            )
+        if self.normalisation.mean and len(self.normalisation.mean) != len(self.bands):
+            raise ConfigError(f"input '{self.name}': expected one mean per band of {self.bands}.")
+
+    @property
+    def ndim(self) -> int:
+        """Spatial axes: 2 or 3."""
+        return len(self.patch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """Every kind of image that one encoder reads."""
+
+    inputs: tuple[Input, ...]
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.inputs]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"expected at least one input, each with its own name, got {names}.")
+
+    def input_for(self, ndim: int, bands: BandNames) -> Input:
+        """Find the input that fits an image: same rank, and all its bands present.
+
+        Raises:
+            BandError: none fits; the message lists what the encoder reads.
+        """
+        for entry in self.inputs:
+            if entry.ndim == ndim and set(entry.bands) <= set(bands):
+                return entry
+        reads = "; ".join(f"{e.ndim}D {e.bands}" for e in self.inputs)
+        raise BandError(f"expected an image that this encoder reads ({reads}), got {ndim}D with bands {bands}.")
