@@ -1,0 +1,38 @@
+"""From voxels to tokens: one linear map per kind of input, 2D or 3D, all into the width that the blocks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.batch import Batch, valid_share
+from core.contract import Input
+from core.shapes import patchify
+
+
+class PatchEmbed(nn.Module):
+    """Embed the patches of one input.
+
+    The weight has the shape of a convolution of the same patch and stride, so foreign weights fit, but is applied to cut
+    patches: hidden ones are never multiplied. A patch that is partly missing adds that share of a learned vector, so that
+    missing data is not mistaken for the value 0; a full patch adds nothing.
+    """
+
+    def __init__(self, entry: Input, width: int) -> None:
+        super().__init__()
+        self.patch = entry.patch
+        self.weight = nn.Parameter(torch.empty(width, len(entry.bands), *entry.patch))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.nodata = nn.Parameter(torch.zeros(width))
+        nn.init.xavier_uniform_(self.weight.view(width, -1))
+
+    def forward(self, batch: Batch, index: Tensor | None = None) -> Tensor:
+        """Embed all tokens (B, N, D), or only those of `index` (B, V), as (B, V, D)."""
+        grid = batch.grid(self.patch)
+        patches, share = patchify(batch.image, self.patch), valid_share(batch, grid)
+        if index is not None:
+            patches = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
+            share = share.gather(1, index)
+        tokens = functional.linear(patches, self.weight.flatten(1), self.bias)
+        return tokens + (1.0 - share)[..., None] * self.nodata
