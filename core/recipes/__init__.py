@@ -1,0 +1,1 @@
+"""Recipes: one method's wiring of the parts per file, each readable on one screen."""

@@ -1,0 +1,29 @@
+"""The target interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from core.batch import Batch
+from core.shapes import Grid
+
+
+class Target(ABC):
+    """A pure function of the clean, prepared batch; nothing learns here."""
+
+    part_kind: ClassVar[str] = "targets"
+
+    @abstractmethod
+    def num_values(self, bands: int, patch: tuple[int, ...]) -> int:
+        """P, the numbers to predict per token."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Give value and weight, both (B, N, P) float32; the weight is 0 where the value rests on missing data."""
+
+    @abstractmethod
+    def picture(self, prediction: Tensor, batch: Batch, grid: Grid) -> Tensor:
+        """Turn a prediction (B, N, P) into an image (B, C, *S) that people can look at."""
