@@ -1,0 +1,1 @@
+"""Layouts of foreign checkpoints: from another code's keys and orders to ours, one code base per file."""

@@ -1,0 +1,67 @@
+"""The layout of facebookresearch/mae and its many descendants (RETFound, FG-MAE, UrFound, MRM, ...).
+
+Facts: the class row of the position table is stored first; the decoder predicts patches channel-last, (py, px, c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from core.contract import Input
+
+ENCODER_KEYS = {
+    "cls_token": "class_token",
+    "pos_embed": "tables.{name}",
+    "patch_embed.proj.": "stems.{name}.",
+    "blocks.": "blocks.",
+    "norm.": "norm.",
+    "fc_norm.": "norm.",  # fine-tuned with global pooling: the norm after the mean
+}
+PREDICTOR_KEYS = {
+    "decoder_embed.": "embed.",
+    "mask_token": "mask_token",
+    "decoder_pos_embed": "tables.{name}",
+    "decoder_blocks.": "blocks.",
+    "decoder_norm.": "norm.",
+    "decoder_pred.": "heads.{name}.",
+}
+
+
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], **parts: str) -> dict[str, Tensor]:
+    """Take the keys that a table of prefixes knows and give them their new names; longest prefix first."""
+    result = {}
+    for key, value in state.items():
+        for prefix in sorted(names, key=len, reverse=True):
+            if key == prefix or (prefix.endswith(".") and key.startswith(prefix)):
+                result[names[prefix].format(**parts) + key[len(prefix) :]] = value
+                break
+    return result
+
+
+def encoder_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Tensor]:
+    """Give the weights of `ViT` with one input and a stored table; our nodata vector starts at zero."""
+    weights = renamed(state, ENCODER_KEYS, name=entry.name)
+    return weights | fresh_nodata(weights, [entry])
+
+
+def predictor_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Tensor]:
+    """Give the weights of `TransformerPredictor` with one output layer, rows reordered band-major."""
+    weights = renamed(state, PREDICTOR_KEYS, name=entry.name)
+    for part in ("weight", "bias"):
+        key = f"heads.{entry.name}.{part}"
+        weights[key] = band_major(weights[key], entry)
+    return weights
+
+
+def band_major(rows: Tensor, entry: Input) -> Tensor:
+    """Reorder the first axis from (*patch, c) to (c, *patch)."""
+    apart = rows.reshape(*entry.patch, len(entry.bands), *rows.shape[1:])
+    return apart.movedim(entry.ndim, 0).reshape(rows.shape)
+
+
+def fresh_nodata(weights: Mapping[str, Tensor], entries: Iterable[Input]) -> dict[str, Tensor]:
+    """Give what foreign encoders lack: a zero vector for missing data, per input."""
+    return {f"stems.{e.name}.nodata": torch.zeros_like(weights[f"stems.{e.name}.bias"]) for e in entries}

@@ -1,0 +1,45 @@
+"""The layout of Uni4Eye's two-decoder model (`MaskedAutoencoderViT23D_2decoder`).
+
+Facts: suffix 2 and 3 is the rank; suffix 1 the gradient branch; both branches share their last norm and position tables;
+`decoder_pos_embed21` and `decoder_pos_embed31` are never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from core.contract import Contract
+from core.layouts.mae import band_major, fresh_nodata, renamed
+
+_SHARED = {"cls_token": "encoder.class_token", "blocks.": "encoder.blocks.", "norm.": "encoder.norm."}
+UNUSED = ("decoder_pos_embed21", "decoder_pos_embed31")
+
+
+def recipe_weights(state: Mapping[str, Tensor], contract: Contract) -> dict[str, Tensor]:
+    """Give the weights of `Uni4EyeRecipe` whose contract has one 2D and one 3D input."""
+    weights = renamed(state, _SHARED)
+    for entry in contract.inputs:
+        rank, name = entry.ndim, entry.name
+        weights |= renamed(
+            state, {f"patch_embed.proj{rank}.": f"encoder.stems.{name}.", f"pos_embed{rank}": f"encoder.tables.{name}"}
+        )
+        for branch, tail in (("image", ""), ("gradient", "1")):
+            home = f"predictors.{branch}."
+            weights |= renamed(
+                state,
+                {
+                    f"mask_token{tail}": f"{home}mask_token",
+                    f"decoder_embed{tail}.": f"{home}embed.",
+                    f"decoder_blocks{tail}.": f"{home}blocks.",
+                    "decoder_norm.": f"{home}norm.",
+                    f"decoder_pos_embed{rank}": f"{home}tables.{name}",
+                    f"decoder_pred{rank}{tail}.": f"{home}heads.{name}.",
+                },
+            )
+            for part in ("weight", "bias"):
+                key = f"{home}heads.{name}.{part}"
+                weights[key] = band_major(weights[key], entry)
+    encoder = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
+    return weights | {f"encoder.{key}": value for key, value in fresh_nodata(encoder, contract.inputs).items()}
