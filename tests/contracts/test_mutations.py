@@ -1,0 +1,124 @@
+"""The exam itself is examined: a one-line break of each invariant must fail the test that guards it.
+
+Each case copies the sources, breaks one line and runs one test there in a process of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAM = "tests/contracts/test_recipes.py"
+
+# invariant of the house: (file, the line, its break, the test that must fail)
+BREAKS = {
+    "1 nodata": (
+        "core/batch.py",
+        "image=torch.where(valid, image, 0.0)",
+        "image=image",
+        f"{EXAM}::TestRecipes::test_missing_voxels_change_neither_loss_nor_gradient",
+    ),
+    "1 nodata, in a target": (
+        "core/targets/gradient.py",
+        "solid = _eroded(batch.valid, self.kernel // 2)",
+        "solid = torch.ones_like(value)",
+        "tests/core/targets/test_gradient.py::test_no_weight_beside_missing_data",
+    ),
+    "2 no leak": (
+        "core/encoders/vit.py",
+        "tokens = torch.where(ok[..., None], tokens, 0.0)",
+        "pass",
+        f"{EXAM}::TestRecipes::test_hidden_content_never_reaches_the_encoder",
+    ),
+    "2 no leak, the whole mask": (
+        "core/encoders/vit.py",
+        "index, ok = visible_index(plan.see)",
+        "index, ok = visible_index(plan.see | plan.hide)",
+        f"{EXAM}::TestRecipes::test_hidden_content_never_reaches_the_encoder",
+    ),
+    "3 exact count": (
+        "core/plan.py",
+        "counted = valid.sum(dim=1, dtype=torch.int64)",
+        "counted = torch.ones_like(valid).sum(dim=1, dtype=torch.int64)",
+        f"{EXAM}::TestRecipes::test_hides_the_exact_share_of_valid_tokens",
+    ),
+    "4 ranks": (
+        "core/losses.py",
+        "distributed.all_reduce(total)",
+        "total = total * ranks",
+        f"{EXAM}::test_two_ranks_equal_one_process",
+    ),
+    "5 resume: a step replays": (
+        "core/maskers/random.py",
+        'noise = rng.split("random").uniform(grid.num_tokens)',
+        "import torch; noise = torch.rand(len(batch), grid.num_tokens)",
+        f"{EXAM}::TestRecipes::test_a_step_can_be_replayed",
+    ),
+    "6 positions": (
+        "core/pos_embed.py",
+        "return torch.cat([angle.sin(), angle.cos()], dim=-1)",
+        "return torch.cat([angle.sin(), angle.cos()], dim=-1) * 0",
+        "tests/core/test_pos_embed.py::test_every_token_has_its_own_position",
+    ),
+    "6 positions, frozen": (
+        "core/encoders/vit.py",
+        "nn.Parameter(table, requires_grad=spec.train_tables)",
+        "nn.Parameter(table)",
+        "tests/core/encoders/test_vit.py::test_a_frozen_table_is_not_trained_and_not_constant",
+    ),
+    "7 bands by name": (
+        "core/batch.py",
+        "order = align(self.bands, bands)",
+        "align(self.bands, bands); order = list(range(len(bands)))",
+        f"{EXAM}::TestRecipes::test_bands_count_by_name",
+    ),
+    "8 patchify": (
+        "core/shapes.py",
+        "order = [0, 1 + nd, *(axis for i in range(nd) for axis in (1 + i, 2 + nd + i))]",
+        "order = [0, 1 + nd, *(axis for i in range(nd) for axis in (2 + nd + i, 1 + i))]",
+        "tests/core/test_shapes.py::test_unpatchify_inverts_patchify",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what the exam needs."""
+    copy = tmp_path_factory.mktemp("broken")
+    for name in ("core", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+def _run(checkout: Path, test: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", test]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize("invariant", BREAKS)
+def test_a_break_is_caught(checkout, invariant):
+    name, line, broken, test = BREAKS[invariant]
+    path, whole = checkout / name, (checkout / name).read_text()
+    assert whole.count(line) == 1, f"{name} no longer has the line that this break changes"
+    try:
+        path.write_text(whole.replace(line, broken))
+        result = _run(checkout, test)
+    finally:
+        path.write_text(whole)
+    assert result.returncode == 1, result.stdout[-2000:] + result.stderr[-2000:]  # 1 = tests ran and failed
+    assert "FAILED" in result.stdout
+
+
+def test_without_a_break_the_same_tests_pass(checkout):
+    tests = sorted({test for *_, test in BREAKS.values()})
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=200, check=False)
+    assert result.returncode == 0, result.stdout[-2000:]
