@@ -21,7 +21,7 @@ class Pictures:
     Attributes:
         original: the images.
         valid: bool, measured data.
-        seen: the images with hidden patches set to 0.
+        seen: the images with 0 in patches that the encoder was not shown.
         mask: (B, *tokens) bool, True = hidden.
         reconstructions: per branch, predictions on hidden patches, the truth elsewhere.
         targets: per branch other than `image`, the truth.
@@ -52,16 +52,16 @@ def compose(batch: Batch, entry: Input, plan: Plan, branches: dict[str, tuple[Te
     """
     grid = batch.grid(entry.patch)
 
-    def patched(hidden: Tensor, elsewhere: Tensor) -> Tensor:
-        chosen = torch.where(plan.hide[..., None], patchify(hidden, grid.patch), patchify(elsewhere, grid.patch))
+    def patched(where: Tensor, image: Tensor, elsewhere: Tensor) -> Tensor:
+        chosen = torch.where(where[..., None], patchify(image, grid.patch), patchify(elsewhere, grid.patch))
         return unpatchify(chosen, grid)
 
     return Pictures(
         original=batch.image,
         valid=batch.valid,
-        seen=patched(torch.zeros_like(batch.image), batch.image),
+        seen=patched(plan.see, batch.image, torch.zeros_like(batch.image)),
         mask=plan.hide.reshape(len(batch), *grid.tokens),
-        reconstructions={name: patched(predicted.float(), true) for name, (predicted, true) in branches.items()},
+        reconstructions={n: patched(plan.hide, predicted.float(), true) for n, (predicted, true) in branches.items()},
         targets={name: true for name, (_, true) in branches.items() if name != "image"},
         bands=batch.bands,
         input=entry.name,

@@ -114,12 +114,14 @@ class RecipeContract:
 
     def test_pictures_show_the_truth_where_it_was_seen(self, recipe: Recipe, entry: Input) -> None:
         batch = ragged_batch(entry)
+        plan, _ = encoder_call(recipe, batch)
         pictures = recipe(batch, batch.rng, pictures=True).pictures
-        hidden = pictures.mask.flatten(1)
-        for shown in (pictures.seen, *(image for name, image in pictures.reconstructions.items() if name == "image")):
-            same = (patchify(shown, entry.patch) == patchify(pictures.original, entry.patch)).all(2)
-            assert bool(same[~hidden].all())
-        assert bool((patchify(pictures.seen, entry.patch)[hidden] == 0).all())
+        assert torch.equal(pictures.mask.flatten(1), plan.hide)
+        original, seen = (patchify(image, entry.patch) for image in (pictures.original, pictures.seen))
+        assert torch.equal(seen, torch.where(plan.see[..., None], original, 0.0))
+        painted = patchify(pictures.reconstructions["image"], entry.patch)
+        assert torch.equal(painted[~plan.hide], original[~plan.hide])
+        assert not torch.equal(painted[plan.hide], original[plan.hide])
 
 
 def loss_and_gradients(recipe: Recipe, batch: Batch) -> tuple[float, dict[str, Tensor]]:
