@@ -1,0 +1,275 @@
+"""From raw values to what an encoder reads: content mask, whole-image fit, value space. The one implementation.
+
+`datasets` (training and validation samples) and `Encoder.preprocess` (a user's array) both call these functions, so the
+two cannot drift apart. Arrays are numpy, array order, `valid` True = measured data; what an image holds where it is not
+valid never reaches a result. Reading files and drawing crops live in `datasets`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from core.bands import BandNames, align
+from core.contract import Input, Normalisation
+from core.errors import DataError, ShapeError
+
+Window = tuple[slice, ...]
+
+_COARSE = 128  # longest side on which the content mask is found; its border is then refined at full resolution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """One whole image, ready for an encoder.
+
+    Attributes:
+        image: (C, *size) float32, raw values, 0 where not valid.
+        valid: (C, *size) bool, True = measured data.
+        offset: (C,) float32, and
+        scale: (C,) float32: value space of the encoder = (image - offset) * scale.
+    """
+
+    image: np.ndarray
+    valid: np.ndarray
+    offset: np.ndarray
+    scale: np.ndarray
+
+
+def prepare(image: np.ndarray, bands: BandNames, entry: Input, *, valid: np.ndarray | None = None) -> Prepared:
+    """Turn a whole image (C, *S) of any size into an encoder's input of `entry.size`.
+
+    Bands are picked by name, what is not data is found (`measured`), the content is fitted (`fit`), and the value space
+    is worked out (`offset_scale`). `valid` (*S) overrides the search for what is data.
+
+    Raises:
+        BandError: a band that the encoder names is missing.
+        ShapeError: the image has another rank than the encoder's input.
+    """
+    if image.ndim != entry.ndim + 1:
+        raise ShapeError(f"expected an image (C, *S) of {entry.ndim} spatial axes, got shape {image.shape}.")
+    order = align(bands, entry.bands)
+    image = image if order is None else image[order]
+    valid = measured(image, entry) if valid is None else valid
+    mean, std = measure(image, valid) if entry.normalisation.method == "per_image" else (None, None)
+    offset, scale = offset_scale(entry.normalisation, image.dtype, mean, std)
+    fitted, inside = fit(image, valid, entry.size)
+    return Prepared(image=fitted, valid=inside, offset=offset, scale=scale)
+
+
+def measured(image: np.ndarray, entry: Input) -> np.ndarray:
+    """Say where an image (C, *S) is data, (*S) bool: finite in every band and, on a dark background, in the content.
+
+    Raises:
+        ShapeError: a dark background on an image that is not 2D.
+    """
+    whole = np.ones(image.shape[1:], dtype=bool)
+    finite: np.ndarray = np.isfinite(image).all(axis=0) if image.dtype.kind == "f" else whole
+    if entry.background == "none":
+        return finite
+    if entry.ndim != 2:
+        raise ShapeError(f"input '{entry.name}': a dark background is found on 2D images only, got {entry.ndim}D.")
+    content: np.ndarray = finite & foreground(image)
+    return content
+
+
+def foreground(image: np.ndarray) -> np.ndarray:
+    """Find the content of a photograph (C, Y, X) with a black surround, such as the disc of a fundus photograph.
+
+    (Y, X) bool: the largest connected region brighter than a tenth of the way from black level to bright content, holes
+    filled. An image without a nearly black part is content everywhere, and so is a constant one.
+    """
+    bright = image.max(axis=0).astype(np.float32)
+    bright = np.where(np.isfinite(bright), bright, 0.0)
+    shape = tuple(math.ceil(n / math.ceil(max(bright.shape) / _COARSE)) for n in bright.shape)
+    coarse = F.adaptive_avg_pool2d(torch.from_numpy(bright)[None, None], shape)[0, 0].numpy()
+    black, white = np.percentile(coarse, [1.0, 95.0])
+    if white <= 0 or black > 0.15 * white:
+        return np.ones(bright.shape, dtype=bool)
+    threshold = black + 0.1 * (white - black)
+    content = _without_holes(_largest(coarse > threshold))
+    # Only cells at the border of the content are decided pixel by pixel: noise elsewhere changes nothing.
+    grown, core = _dilate(content), ~_dilate(~content)
+    found: np.ndarray = (_enlarge(grown, bright.shape) & (bright > threshold)) | _enlarge(core, bright.shape)
+    return found
+
+
+def content_box(valid: np.ndarray) -> Window:
+    """Give the smallest window that holds every True of `valid` (*S); the whole array when there is none."""
+    box = []
+    for axis in range(valid.ndim):
+        hit = np.flatnonzero(valid.any(axis=tuple(a for a in range(valid.ndim) if a != axis)))
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, valid.shape[axis]))
+    return tuple(box)
+
+
+def fit(image: np.ndarray, valid: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a whole image (C, *S) with `valid` (*S) to `size`; (C, *size) float32 raw values and (C, *size) bool.
+
+    2D: the content box is resized with antialiasing until it fits, keeping its aspect, and centred; the rest is
+    padding. 3D: the window of `size` at the centre of the content box, at native spacing (a volume's voxels have a
+    physical size, and positions are in mm), padded where the volume is smaller. Padding is 0 and not valid.
+
+    Raises:
+        ShapeError: `size` has another rank than the image.
+    """
+    if len(size) != valid.ndim or image.shape[1:] != valid.shape:
+        raise ShapeError(
+            f"expected image (C, *S) and valid (*S) of the rank of {size}, got {image.shape}, {valid.shape}."
+        )
+    box = content_box(valid)
+    lengths = [part.stop - part.start for part in box]
+    if valid.ndim == 2:
+        share = min(s / n for s, n in zip(size, lengths, strict=True))
+        inner = tuple(min(s, max(1, round(n * share))) for s, n in zip(size, lengths, strict=True))
+        image, valid = resample(image[(slice(None), *box)], valid[box], inner)
+        box = tuple(slice(0, n) for n in inner)
+    start = centred(box, size)
+    image, valid = cut(image, valid, start, size)
+    image = np.where(valid, image, 0).astype(np.float32)
+    return image, np.broadcast_to(valid, image.shape).copy()
+
+
+def centred(box: Window, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Start of the window of `size` whose centre is the box's; before the box where the window is the larger one."""
+    rooms = [part.stop - part.start - s for part, s in zip(box, size, strict=True)]
+    return tuple(
+        part.start + (room // 2 if room >= 0 else -(-room // 2)) for part, room in zip(box, rooms, strict=True)
+    )
+
+
+def cut(
+    image: np.ndarray, valid: np.ndarray, start: tuple[int, ...], size: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the window of `size` that begins at `start`, which may lie outside: there it is 0 and not valid.
+
+    (C, *size) of the image's dtype and (*size) bool, both fresh arrays.
+    """
+    source = tuple(slice(max(0, a), max(0, min(n, a + s))) for a, s, n in zip(start, size, valid.shape, strict=True))
+    target = tuple(slice(part.start - a, part.stop - a) for part, a in zip(source, start, strict=True))
+    out = np.zeros((image.shape[0], *size), dtype=image.dtype)
+    inside = np.zeros(size, dtype=bool)
+    if all(part.stop > part.start for part in source):
+        out[(slice(None), *target)] = image[(slice(None), *source)]
+        inside[target] = valid[source]
+    return out, inside
+
+
+def resample(image: np.ndarray, valid: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Resize (C, Y, X) to `size` with antialiasing, (C, *size) float32 and (*size) bool.
+
+    Weighted by `valid`, so that a black surround never bleeds into the content's edge; a pixel is valid when at least
+    half of what it gathers is, and 0 otherwise.
+    """
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32, order="C"))
+    if valid.all():
+        resized = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True, align_corners=False)
+        return resized[0].numpy(), np.ones(size, dtype=bool)
+    weight = torch.from_numpy(np.array(valid, order="C"))
+    pixels = torch.where(weight, pixels, 0.0)
+    joined = torch.cat([pixels, weight.to(torch.float32)[None]])[None]
+    resized = F.interpolate(joined, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    inside = resized[-1] >= 0.5
+    values = torch.where(inside, resized[:-1] / resized[-1].clamp_min(0.5), 0.0)
+    return values.numpy(), inside.numpy()
+
+
+def measure(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each band over the valid voxels, (C,) float64 each; 0 and 0 when there are none.
+
+    One pass along the first spatial axis, slab by slab, merged by Chan, Golub, LeVeque 1979: memory stays small for
+    large volumes and float32 data loses nothing.
+    """
+    count, mean, square = 0, np.zeros(len(image)), np.zeros(len(image))
+    step = max(1, (1 << 20) // max(1, math.prod(valid.shape[1:])))
+    for start in range(0, valid.shape[0], step):
+        inside = valid[start : start + step]
+        values = image[:, start : start + step][:, inside].astype(np.float64)
+        number = values.shape[1]
+        if number == 0:
+            continue
+        centre = values.mean(axis=1)
+        delta = centre - mean
+        square += ((values - centre[:, None]) ** 2).sum(axis=1) + delta**2 * count * number / (count + number)
+        mean += delta * number / (count + number)
+        count += number
+    return mean, np.sqrt(square / max(1, count))
+
+
+def full_scale(dtype: np.dtype) -> float:
+    """The raw value that means 1.0: 255 for 8 bit, 65535 for 16 bit unsigned, 1 for every other type."""
+    return {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(np.dtype(dtype).newbyteorder("="), 1.0)
+
+
+def offset_scale(
+    normalisation: Normalisation, dtype: np.dtype, mean: np.ndarray | None = None, std: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give (C,) float32 offset and scale: value space of the encoder = (raw - offset) * scale.
+
+    `mean` and `std` are the image's own, of raw values, and are read by `per_image` only; a constant band (std 0) is
+    only centred.
+
+    Raises:
+        DataError: `per_image` without the image's mean and standard deviation, or with ones that are not finite.
+    """
+    if normalisation.method == "fixed":
+        top = full_scale(dtype)
+        offset, spread = np.array(normalisation.mean) * top, np.array(normalisation.std) * top
+    else:
+        if mean is None or std is None or not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise DataError(f"expected the image's finite mean and standard deviation per band, got {mean} and {std}.")
+        offset = np.asarray(mean, dtype=np.float64)
+        spread = np.where(np.asarray(std) > 0, std, 1.0)
+    return offset.astype(np.float32), (1.0 / spread).astype(np.float32)
+
+
+def _dilate(mask: np.ndarray) -> np.ndarray:
+    grown: np.ndarray = F.max_pool2d(torch.from_numpy(mask.astype(np.float32))[None, None], 3, 1, 1)[0, 0].numpy()
+    return grown > 0.5
+
+
+def _enlarge(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    rows, columns = (np.arange(n) * m // n for n, m in zip(shape, mask.shape, strict=True))
+    larger: np.ndarray = mask[rows][:, columns]
+    return larger
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    labels = _components(mask)
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    return labels == counts.argmax() if counts.any() else mask
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    outside = _components(~mask)
+    border = np.concatenate([outside[0], outside[-1], outside[:, 0], outside[:, -1]])
+    return ~np.isin(outside, border[border > 0])
+
+
+def _components(mask: np.ndarray) -> np.ndarray:
+    """Number the 4-connected regions of (Y, X) bool, 0 = background: union-find over the runs of each row."""
+    labels = np.zeros(mask.shape, dtype=np.int64)
+    parent = [0]
+
+    def root(label: int) -> int:
+        while parent[label] != label:
+            parent[label] = parent[parent[label]]
+            label = parent[label]
+        return label
+
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    for y, edge in enumerate(edges):
+        for start, stop in zip(np.flatnonzero(edge == 1), np.flatnonzero(edge == -1), strict=True):
+            label = len(parent)
+            parent.append(label)
+            if y:
+                above = labels[y - 1, start:stop]
+                for touched in np.unique(above[above > 0]):
+                    parent[root(int(touched))] = root(label)
+            labels[y, start:stop] = label
+    return np.array([root(label) for label in range(len(parent))])[labels]

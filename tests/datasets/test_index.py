@@ -1,0 +1,203 @@
+"""Building a manifest: every kind of input, and every fault of a collection as one sentence that names it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from core.errors import ConfigError, DataError, MissingDataError
+from datasets.index import build_manifest
+from datasets.manifest import Manifest
+from datasets.readers.nifti import Nifti
+
+
+def pictures(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((12, 14, 3), 10 + number, np.uint8)).save(folder / name)
+    return folder
+
+
+def test_list_gives_facts_groups_and_typed_labels(collection: Path, manifest: Manifest) -> None:
+    assert len(manifest) == 16
+    assert manifest.label_names == ("grade", "patient", "weight", "site")
+    assert manifest.labels("grade").dtype == np.int64
+    assert manifest.column("patient")[2] == "001"  # leading zeros are a name, not a number
+    assert manifest.column("group")[2] == "001"
+    assert manifest.column("weight")[:2] == [0.0, 0.5]
+    assert manifest.column("weight")[10] is None
+    assert manifest.column("shape")[0] == [3, 60, 80]
+    assert manifest.column("shape")[10] == [1, 10, 18, 14]
+    assert manifest.column("spacing")[10] == [2.0, 1.5, 1.0]
+    assert manifest.path(0) == collection / "p0.png"
+    assert manifest.column("bytes")[0] == (collection / "p0.png").stat().st_size
+    assert len(set(manifest.column("digest"))) == 16
+
+
+def test_statistics_are_of_finite_voxels(collection: Path, manifest: Manifest) -> None:
+    assert manifest.column("mean")[0] is None
+    for row in (10, 13):
+        voxels = np.asarray(nib.load(manifest.path(row)).dataobj, dtype=np.float64)
+        assert manifest.column("mean")[row][0] == pytest.approx(np.nanmean(voxels), abs=1e-9)
+        assert manifest.column("std")[row][0] == pytest.approx(np.nanstd(voxels), abs=1e-9)
+
+
+def test_folder_is_searched_for_images_only(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "a", "2.png", "1.PNG", "deep/er/3.png", ".hidden/4.png", "__MACOSX/5.png", "._6.png")
+    (root / "LICENSE").touch()
+    (root / "notes.txt").touch()
+    (root / "labels.csv").write_text("file\n2.png\n")
+    manifest = build_manifest([root])
+    assert manifest.column("file") == ["1.PNG", "2.png", "deep/er/3.png"]
+    assert manifest.column("group") == ["1", "2", "deep/er/3"]
+    assert manifest.label_names == ()
+
+
+def test_class_folders_become_a_label(tmp_path: Path) -> None:
+    manifest = build_manifest([pictures(tmp_path / "a", "cat/1.png", "cat/2.png", "dog/1.png")], label="class")
+    assert manifest.labels("class").tolist() == ["cat", "cat", "dog"]
+    assert manifest.column("group") == ["cat/1", "cat/2", "dog/1"]
+
+
+def test_roots_lists_images_and_manifests_mix(tmp_path: Path, collection: Path, manifest: Manifest) -> None:
+    root = pictures(tmp_path / "a", "1.png", "2.png")
+    single = pictures(tmp_path / "b", "1.png") / "1.png"
+    manifest.write(tmp_path / "old.parquet")
+    mixed = build_manifest([tmp_path / "old.parquet", root, single])
+    assert len(mixed) == 19
+    assert mixed.column("grade")[16:] == [None, None, None]
+    assert mixed.column("group")[16:] == ["a/1.png", "2", "b/1.png"]
+
+
+def test_parquet_list_and_progress(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "a", "1.png", "2.png")
+    pq.write_table(
+        pa.table({"file": ["2.png", "1.png"], "split": ["train", "test"], "y": [0.5, 2]}), root / "l.parquet"
+    )
+    seen: list[tuple[int, int]] = []
+    manifest = build_manifest([root / "l.parquet"], progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+    assert manifest.column("split") == ["train", "test"]
+    assert manifest.labels("y").tolist() == [0.5, 2.0]
+
+
+def test_workers_change_nothing(collection: Path) -> None:
+    one, four = (build_manifest([collection], workers=workers) for workers in (1, 4))
+    assert one.table.equals(four.table)
+
+
+def test_reader_options_are_passed_on(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(DataError, match="orientation is unknown"):
+        build_manifest([tmp_path])
+    assert len(build_manifest([tmp_path], readers=(Nifti(affine="spacing"),))) == 1
+
+
+def test_empty_folder_lists_what_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"expected images \(.*\.nii\.gz.*\.png.*\) in this folder, found none"):
+        build_manifest([tmp_path])
+
+
+def test_missing_path_names_the_nearest(tmp_path: Path) -> None:
+    pictures(tmp_path / "images", "1.png")
+    with pytest.raises(MissingDataError, match=r"imges does not exist; did you mean 'images'"):
+        build_manifest([tmp_path / "imges"])
+    with pytest.raises(ConfigError, match="at least one path"):
+        build_manifest([])
+
+
+def test_every_unreadable_image_is_named(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "a", "1.png", "2.jpg", "3.jpg", "4.jpg")
+    for name in ("2.jpg", "4.jpg"):
+        data = (root / name).read_bytes()
+        (root / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"2 of 4 images cannot be read: .*2\.jpg: expected .* The others: .*4\.jpg"):
+        build_manifest([root])
+    (root / "4.jpg").unlink()
+    with pytest.raises(DataError, match=r"^\S*2\.jpg: expected a (whole )?JPEG image"):
+        build_manifest([root])
+
+
+def test_volume_without_a_finite_voxel_is_refused(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(DataError, match=r"a\.nii: expected measured voxels"):
+        build_manifest([tmp_path])
+
+
+FAULTS = {
+    "missing image": ("file,y\n1.png,0\n9.png,1\n", r"l\.csv: row 2 names '9\.png', which is not at .*9\.png"),
+    "no file column": ("fle,y\n1.png,0\n", r"l\.csv: expected a column `file` .* did you mean 'fle'"),
+    "duplicate row": ("file,y\n1.png,0\n./1.png,1\n", r"l\.csv: .*1\.png is listed twice"),
+    "ragged row": ("file,y\n1.png,0,7\n", r"l\.csv: row 1 has 3 fields, the header has 2"),
+    "twice a column": ("file,y,y\n1.png,0,7\n", r"l\.csv: .*'y' occurs twice"),
+    "reserved": ("file,shape\n1.png,0\n", r"l\.csv: the column 'shape' has a meaning of its own"),
+    "empty": ("", r"l\.csv: expected a CSV list with a header"),
+    "no rows": ("file,y\n", r"l\.csv: expected at least one row"),
+    "blank name": ("file,y\n,0\n", r"l\.csv: row 1 names 'None'"),
+    "group in two splits": (
+        "file,group,split\n1.png,a,train\n2.png,a,held_out\n",
+        r"group 'a' is in 'train' \(.*1\.png\) and in 'held_out' \(.*2\.png\)",
+    ),
+    "group missing": ("file,group\n1.png,a\n2.png,\n", r"l\.csv: 2\.png has no 'group'"),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_inconsistent_list_is_one_sentence(fault: str, tmp_path: Path) -> None:
+    text, message = FAULTS[fault]
+    (pictures(tmp_path / "a", "1.png", "2.png") / "l.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        build_manifest([tmp_path / "a" / "l.csv"])
+
+
+def test_unknown_columns_name_the_nearest(tmp_path: Path) -> None:
+    (pictures(tmp_path / "a", "1.png") / "l.csv").write_text("file,grade,patient\n1.png,0,7\n")
+    path = tmp_path / "a" / "l.csv"
+    with pytest.raises(ConfigError, match=r"l\.csv: no label column is called 'grades': did you mean 'grade'"):
+        build_manifest([path], label="grades")
+    with pytest.raises(ConfigError, match=r"no column is called 'patiant' for the groups: did you mean 'patient'"):
+        build_manifest([path], group="patiant")
+    with pytest.raises(ConfigError, match=r"no label column is called 'grade': none are known"):
+        build_manifest([tmp_path / "a"], label="grade")
+
+
+def test_asked_label_must_be_complete(tmp_path: Path) -> None:
+    (pictures(tmp_path / "a", "1.png", "2.png") / "l.csv").write_text("file,grade\n1.png,0\n2.png,\n")
+    assert build_manifest([tmp_path / "a" / "l.csv"]).column("grade") == [0, None]
+    with pytest.raises(DataError, match=r"expected a 'grade' for every image, but 1 of 2 have none.*2\.png"):
+        build_manifest([tmp_path / "a" / "l.csv"], label="grade")
+
+
+def test_folder_and_list_of_the_same_images_are_refused(tmp_path: Path) -> None:
+    (pictures(tmp_path / "a", "1.png") / "l.csv").write_text("file\n1.png\n")
+    with pytest.raises(DataError, match=r"1\.png is listed twice; name each image once"):
+        build_manifest([tmp_path / "a", tmp_path / "a" / "l.csv"])
+
+
+def test_byte_order_mark_and_blank_lines_of_spreadsheets(tmp_path: Path) -> None:
+    (pictures(tmp_path / "a", "1.png") / "l.csv").write_bytes(b"\xef\xbb\xbffile,grade\r\n1.png,3\r\n\r\n")
+    assert build_manifest([tmp_path / "a" / "l.csv"]).labels("grade").tolist() == [3]
+
+
+@pytest.mark.slow
+def test_real_photographs_are_indexed_within_ten_seconds(shared: Path, tmp_path: Path) -> None:
+    start = time.perf_counter()
+    manifest = build_manifest([shared / "data/retina/idrid_grading/labels.csv"], label="retinopathy_grade")
+    assert time.perf_counter() - start < 10
+    assert np.bincount(manifest.labels("retinopathy_grade")).tolist() == [132, 18, 124, 68, 43]
+    shutil.copy(shared / "data/retina/idrid_grading/labels.csv", tmp_path)
+    with pytest.raises(DataError, match=r"row 1 names 'IDRiD_001\.jpg'"):
+        build_manifest([tmp_path / "labels.csv"])
