@@ -1,0 +1,205 @@
+"""The one evaluation of the house: k-NN and linear probe on frozen features, out-of-fold scores, grouped intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ConfigError, nearest
+from core.evaluate.folds import Method, OutOfFold, assign_folds, out_of_fold
+from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
+from core.evaluate.intervals import group_draws, percentile_interval
+from core.evaluate.knn import NearestNeighbours
+from core.evaluate.metrics import METRICS, chance, metrics_for
+from core.evaluate.probe import LinearProbe
+from core.evaluate.table import Difference, LabelClass, Row, Table
+from core.rng import key
+
+LEVEL = 0.95
+Scores = dict[tuple[str, str, str], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def evaluate(
+    feature_sets: Mapping[str, Features | Sequence[Features]],
+    labels: Sequence[Any] | NDArray[Any],
+    groups: Sequence[Any] | NDArray[Any],
+    *,
+    seed: int,
+    ordinal: bool = False,
+    order: Sequence[Any] | None = None,
+    folds: int = 5,
+    repeats: int = 1,
+    draws: int = 2000,
+    methods: Sequence[Method] = (NearestNeighbours(), LinearProbe()),
+    reference: str | None = None,
+    notes: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Table:
+    """Score frozen features by every method, with intervals, and compare the reference with every other feature set.
+
+    Each image is predicted once per repeat by a model that saw no image of its group (`folds.out_of_fold`); predictions
+    of all folds are pooled and scored together. Pooling compares probabilities of different folds' models in the AUROC,
+    which can only cost it a little; it makes one resample of groups well defined. The intervals cover the choice of
+    test groups; what they leave out is said in `core.evaluate.intervals`.
+
+    Args:
+        feature_sets: name -> (M, D) float32, one row per image, all in the same order. A list of arrays is one entry
+            under several seeds (random weights drawn three times): its score is their mean, their spread is shown.
+        labels: (M,) class labels, integers or names.
+        groups: (M,) patient, scene or slide of each image.
+        seed: of folds and resamples.
+        ordinal: the classes have an order, so quadratic kappa is reported.
+        order: class names from least to most, for labels that are not numbers.
+        folds: of the outer cross-validation; no class may have fewer groups.
+        repeats: assignments of folds; scores are averaged over them.
+        draws: bootstrap resamples of the groups.
+        methods: classifiers of the features.
+        reference: the feature set from which the others are subtracted; the first by default.
+        notes: sentences to print under the table, such as that the encoder saw these images without their labels.
+        progress: called with a line of text before each piece of work.
+
+    Raises:
+        DataError: labels, groups or features that cannot be used; the sentence names rows or classes.
+        ConfigError: an option that does not fit.
+    """
+    target = encode_labels(labels, ordinal=ordinal, order=order)
+    group = check_groups(groups, len(target.codes))
+    sets = check_features(feature_sets, len(target.codes))
+    if repeats < 1:
+        raise ConfigError(f"expected at least 1 repeat, got {repeats}.")
+    reference = next(iter(sets)) if reference is None else reference
+    if reference not in sets:
+        raise ConfigError(f"no feature set is called '{reference}': {nearest(reference, sets)}")
+
+    predictions: dict[tuple[str, str], list[list[OutOfFold]]] = {}
+    for (name, arrays), method in product(sets.items(), methods):
+        if progress is not None:
+            progress(f"{name}, {method.name}")
+        predictions[name, method.name] = [
+            [_predict(method, array, target, group, folds=folds, seed=key(seed, repeat)) for repeat in range(repeats)]
+            for array in arrays
+        ]
+    metrics = metrics_for(ordinal=ordinal)
+    scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed)
+    return Table(
+        rows=tuple(_row(*names, *scores[names]) for names in scores),
+        differences=tuple(_difference(names, reference, scores) for names in scores if names[0] != reference),
+        chance={metric: chance(metric, len(target.names)) for metric in metrics},
+        classes=tuple(
+            LabelClass(
+                name=name, images=int((target.codes == k).sum()), groups=len(np.unique(group[target.codes == k]))
+            )
+            for k, name in enumerate(target.names)
+        ),
+        images=len(group),
+        groups=len(np.unique(group)),
+        folds=folds,
+        repeats=repeats,
+        draws=draws,
+        level=LEVEL,
+        seed=seed,
+        notes=(*notes, *_convergence_notes(predictions), *_undefined_notes(scores, draws)),
+    )
+
+
+def _predict(
+    method: Method, features: Features, target: Labels, group: NDArray[np.str_], *, folds: int, seed: int
+) -> OutOfFold:
+    fold = assign_folds(target.codes, group, folds=folds, seed=seed, class_names=target.names)
+    return out_of_fold(method, features, target.codes, group, fold, seed=seed, class_names=target.names)
+
+
+def _score_all(
+    predictions: Mapping[tuple[str, str], list[list[OutOfFold]]],
+    target: Labels,
+    group: NDArray[np.str_],
+    metrics: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+) -> Scores:
+    """Per (features, method, metric): the score of each set, (S,), and of each resample averaged over sets, (R,)."""
+    plain = np.ones((1, len(group)))
+    points = {names: _mean_over_repeats(sets, target, metrics, plain) for names, sets in predictions.items()}
+    blocks: dict[tuple[str, str], list[NDArray[np.float64]]] = {names: [] for names in predictions}
+    for weights in group_draws(group, draws=draws, seed=seed):  # one block serves every row: all differences are paired
+        for names, sets in predictions.items():
+            blocks[names].append(_mean_over_repeats(sets, target, metrics, weights).mean(0))
+    resampled = {names: np.concatenate(parts, axis=1) for names, parts in blocks.items()}
+    return {
+        (*names, metric): (points[names][:, i, 0], resampled[names][i])
+        for names in predictions
+        for i, metric in enumerate(metrics)
+    }
+
+
+def _mean_over_repeats(
+    sets: list[list[OutOfFold]], target: Labels, metrics: Sequence[str], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Score every feature set, (S, metrics, R)."""
+    return np.stack(
+        [
+            np.stack(
+                [
+                    np.stack([METRICS[m](target.codes, r.probabilities, weights) for r in repeats]).mean(0)
+                    for m in metrics
+                ]
+            )
+            for repeats in sets
+        ]
+    )
+
+
+def _row(features: str, method: str, metric: str, points: NDArray[np.float64], resampled: NDArray[np.float64]) -> Row:
+    low, high = percentile_interval(resampled, level=LEVEL)
+    return Row(
+        features=features,
+        method=method,
+        metric=metric,
+        value=float(points.mean()),
+        low=low,
+        high=high,
+        sets=len(points),
+        spread=float(points.std(ddof=1)) if len(points) > 1 else None,
+    )
+
+
+def _difference(names: tuple[str, str, str], reference: str, scores: Scores) -> Difference:
+    features, method, metric = names
+    (point, resampled), (base_point, base_resampled) = scores[reference, method, metric], scores[names]
+    low, high = percentile_interval(resampled - base_resampled, level=LEVEL)
+    return Difference(
+        features=reference,
+        baseline=features,
+        method=method,
+        metric=metric,
+        value=float(point.mean() - base_point.mean()),
+        low=low,
+        high=high,
+    )
+
+
+def _convergence_notes(predictions: Mapping[tuple[str, str], list[list[OutOfFold]]]) -> list[str]:
+    notes = []
+    for (features, method), sets in predictions.items():
+        results = [result for repeats in sets for result in repeats]
+        failed = sum(result.unconverged for result in results)
+        if failed:
+            fits = sum(result.fits for result in results)
+            notes.append(f"{features}, {method}: {failed} of {fits} fits stopped before their optimum.")
+    return notes
+
+
+def _undefined_notes(scores: Scores, draws: int) -> list[str]:
+    notes = []
+    for (features, method, metric), (_, resampled) in scores.items():
+        undefined = int((~np.isfinite(resampled)).sum())
+        if undefined:
+            notes.append(
+                f"{features}, {method}, {metric}: not defined in {undefined} of {draws} resamples, which are left out."
+            )
+    return notes

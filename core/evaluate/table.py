@@ -1,0 +1,227 @@
+"""The table of scores with intervals, beside its baselines; as text, Markdown, JSON or on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+from core.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One score.
+
+    Attributes:
+        features: name of the feature set, such as `encoder`.
+        method: `k-NN` or `linear probe`.
+        metric: `balanced accuracy`, `AUROC` or `quadratic kappa`.
+        value: the score of all out-of-fold predictions; the mean over feature sets and repeats where there are several.
+        low: lower end of the interval over groups,
+        high: and its upper end.
+        sets: feature sets (training or initialisation seeds) behind the value.
+        spread: standard deviation over those sets; None for a single one. Not part of the interval.
+    """
+
+    features: str
+    method: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    sets: int = 1
+    spread: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How much better `features` scores than `baseline` on the same resamples of the same images (paired)."""
+
+    features: str
+    baseline: str
+    method: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelClass:
+    """One class of the labels and how much of it there was."""
+
+    name: str
+    images: int
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Every score of one evaluation, and what a reader needs to judge it.
+
+    Attributes:
+        rows: scores.
+        differences: the first feature set minus each other one.
+        chance: per metric, the score of an answer that ignores the image.
+        classes: the labels.
+        images: M.
+        groups: independent units (patients, scenes, slides).
+        folds: of the outer cross-validation.
+        repeats: assignments of folds.
+        draws: bootstrap resamples.
+        level: of the intervals, 0.95.
+        seed: of folds and resamples.
+        notes: sentences about anything that happened and a reader should know.
+    """
+
+    rows: tuple[Row, ...]
+    differences: tuple[Difference, ...]
+    chance: dict[str, float]
+    classes: tuple[LabelClass, ...]
+    images: int
+    groups: int
+    folds: int
+    repeats: int
+    draws: int
+    level: float
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    def row(self, features: str, method: str, metric: str) -> Row:
+        """Find one score.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        for row in self.rows:
+            if (row.features, row.method, row.metric) == (features, method, metric):
+                return row
+        raise KeyError(f"{features}, {method}, {metric}")
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """Say in sentences how the scores came about and what their intervals mean."""
+        classes = ", ".join(f"{c.name}: {c.images} in {c.groups}" for c in self.classes)
+        chance = ", ".join(f"{name} {value:.3f}" for name, value in self.chance.items())
+        times = "" if self.repeats == 1 else f", repeated {self.repeats} times"
+        return (
+            f"{self.images} images in {self.groups} groups; images per class in groups: {classes}.",
+            f"Frozen features; {self.folds}-fold cross-validation that never splits a group{times}; every image is "
+            "scored by a model that saw none of its group. Regularisation was chosen inside each training side.",
+            f"[low, high]: {self.level:.0%} percentile bootstrap over groups, {self.draws} draws, seed {self.seed}. It "
+            "covers the choice of test groups, not another training seed, other folds or another site.",
+            f"Chance: {chance}.",
+            *self.notes,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain lists, dicts, numbers and strings; the inverse is `from_json`."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Give JSON text; a number that is not defined becomes null."""
+        return json.dumps(_nan_to_none(self.to_dict()), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> Table:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: it is not such a table; the message names `source`.
+        """
+        try:
+            fields = json.loads(text)
+            for name, kind in (("rows", Row), ("differences", Difference), ("classes", LabelClass)):
+                fields[name] = tuple(kind(**_none_to_nan(entry)) for entry in fields[name])
+            return cls(**{**fields, "notes": tuple(fields["notes"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{source}: expected an evaluation table in JSON, got something else ({error}).") from error
+
+    def __str__(self) -> str:
+        return "\n".join(self.to_lines())
+
+    def to_lines(self) -> list[str]:
+        """Give one aligned plain line per score and per difference, then the protocol."""
+        scores = [(r.features, r.method, f"{r.metric} {_score(r)}{_sets(r)}") for r in self.rows]
+        gains = [(f"{d.features} minus {d.baseline}", d.method, f"{d.metric} {_signed(d)}") for d in self.differences]
+        wide = [max((len(line[i]) for line in scores + gains), default=0) for i in (0, 1)]
+        lines = [f"{first:<{wide[0]}}  {second:<{wide[1]}}  {third}" for first, second, third in scores + gains]
+        differences = ["", *lines[len(scores) :]] if gains else []
+        return [*lines[: len(scores)], *differences, "", *self.protocol]
+
+    def to_markdown(self) -> str:
+        """Give two Markdown tables (scores, differences), one column per metric, and the protocol as a list."""
+        parts = [_markdown(head, body) for head, body in self._grids() if body]
+        return "\n\n".join([*parts, "\n".join(f"- {line}" for line in self.protocol)]) + "\n"
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Print for people: ruled tables on a terminal, plain lines elsewhere."""
+        out = sys.stdout if file is None else file
+        if not out.isatty():
+            out.write(f"{self}\n")
+            return
+        from rich.console import Console  # here: only a terminal needs them
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        console = Console(file=out)
+        for head, body in self._grids():
+            if body:
+                drawn = RichTable(*head)
+                for cells in body:
+                    drawn.add_row(*(Text(cell) for cell in cells))
+                console.print(drawn)
+        for line in self.protocol:
+            console.print(line, style="dim", markup=False, highlight=False)
+
+    def _grids(self) -> list[tuple[list[str], list[list[str]]]]:
+        metrics = list(self.chance)
+        scores: dict[tuple[str, str], dict[str, str]] = {}
+        for r in self.rows:
+            scores.setdefault((r.features, r.method), {})[r.metric] = _score(r) + _sets(r)
+        gains: dict[tuple[str, str], dict[str, str]] = {}
+        for d in self.differences:
+            gains.setdefault((f"{d.features} minus {d.baseline}", d.method), {})[d.metric] = _signed(d)
+        return [
+            (
+                [title, "method", *metrics],
+                [[*names, *(cells.get(m, "") for m in metrics)] for names, cells in grid.items()],
+            )
+            for title, grid in (("features", scores), ("difference", gains))
+        ]
+
+
+def _score(row: Row) -> str:
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def _signed(difference: Difference) -> str:
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def _sets(row: Row) -> str:
+    return "" if row.spread is None else f" ({row.sets} seeds, sd {row.spread:.3f})"
+
+
+def _markdown(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _nan_to_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nan_to_none(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_to_none(entry) for entry in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _none_to_nan(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: float("nan") if value is None and key != "spread" else value for key, value in entry.items()}

@@ -1,0 +1,1 @@
+"""Heads: what turns an encoder's features into an answer."""
