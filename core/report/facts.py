@@ -1,0 +1,124 @@
+"""The section that says what ran: data, method, optimiser, machine, and the command that repeats it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from core.report.charts import show
+from core.report.read import Run
+
+Fact = tuple[str, str]
+
+
+def facts(run: Run, command: str) -> str:
+    """Draw the facts of a run as cards, and the command below them where one is known."""
+    cards = [
+        ("Data", _data(run)),
+        ("Method", _method(run)),
+        ("Optimisation", _optimisation(run)),
+        ("Machine and versions", _lines({**run.env, **run.facts}) or [("", "not recorded")]),
+    ]
+    drawn = "".join(f"<div><h3>{escape(name)}</h3>{_list(entries)}</div>" for name, entries in cards)
+    said = f'<h3 class="apart">Command to repeat it</h3><pre>{escape(command)}</pre>' if command else ""
+    return f'<div class="cards">{drawn}</div>{said}'
+
+
+def _list(entries: Iterable[Fact]) -> str:
+    # A path may break after any slash, and only then anywhere else.
+    cells = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text).replace('/', '/<wbr>')}</dd>" for name, text in entries)
+    return f'<dl class="facts">{cells}</dl>'
+
+
+def _data(run: Run) -> list[Fact]:
+    data = _mapping(run.config.get("data"))
+    paths = data.get("paths") or ["the domain's embedded sample set"]
+    entries = [("from", str(path)) for path in (paths if isinstance(paths, list | tuple) else [paths])]
+    if run.data is not None:
+        entries += [(kind, f"{count:,}") for kind, count in run.data.images.items()]
+        total = sum(run.data.images.values())
+        share = f", {100 * run.data.held_out_images / total:.0f} % of the images" if total else ""
+        entries.append(("groups", f"{run.data.groups:,}"))
+        held_out = f"{run.data.held_out_images:,} images in {run.data.held_out_groups:,} groups{share}"
+        entries.append(("held out", held_out))
+        if run.data.file_bytes is not None:
+            entries.append(("on disk", f"{run.data.file_bytes / 1e6:,.1f} MB"))
+    else:
+        entries.append(("held out", f"share {_text(data.get('held_out', 'not recorded'))}"))
+    for stream in data.get("streams") or []:
+        if isinstance(stream, Mapping):
+            rest = {name: value for name, value in stream.items() if name != "input"}
+            entries.append((f"{stream.get('input', 'stream')} batches", _inline(rest)))
+    return entries
+
+
+def _method(run: Run) -> list[Fact]:
+    recipe = run.config.get("recipe")
+    if not isinstance(recipe, Mapping):
+        return [("recipe", _text(recipe))]
+    entries = [("recipe", _text(recipe.get("kind", "not recorded")))]
+    entries += _lines({name: value for name, value in recipe.items() if name != "kind"})
+    if run.stored_values is not None:
+        entries.append(("encoder size", f"{run.stored_values:,} stored values"))
+    return entries
+
+
+def _optimisation(run: Run) -> list[Fact]:
+    planned = show(run.planned_steps if run.planned_steps is not None else math.nan)
+    return [("steps", planned), *_lines({"seed": run.config.get("seed"), **_mapping(run.config.get("optim"))})]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _lines(tree: Mapping[str, Any], prefix: str = "") -> list[Fact]:
+    """Give one fact per plain entry and one per nested mapping, whose own plain entries share a line."""
+    entries: list[Fact] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            plain = {k: v for k, v in value.items() if not _nested(v)}
+            if plain:
+                entries.append((name, _inline(plain)))
+            entries += _lines({k: v for k, v in value.items() if _nested(v)}, f"{name} ")
+        elif _nested(value):
+            one = str(key).removesuffix("s").replace("_", " ")
+            for i, entry in enumerate(value):
+                named = _mapping(entry)
+                label = f"{one} {named.get('name', i + 1)}"
+                entries += _lines({label: {k: v for k, v in named.items() if k != "name"} if named else entry})
+        elif value not in (None, [], ()):
+            entries.append((name, _text(value)))
+    return entries
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value)
+    )
+
+
+def _inline(plain: Mapping[str, Any]) -> str:
+    """Write plain entries in one line, the kind of a part first and without its name."""
+    kind = [_text(plain["kind"])] if "kind" in plain else []
+    rest = (f"{k.replace('_', ' ')} {_text(v)}" for k, v in plain.items() if k != "kind" and v not in (None, [], ()))
+    return "; ".join([*kind, *rest])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return show(value) if math.isfinite(value) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, list | tuple):
+        return " × ".join(map(_text, value)) if _is_size(value) else ", ".join(map(_text, value))
+    return str(value)
+
+
+def _is_size(value: Sequence[Any]) -> bool:
+    return len(value) in (2, 3) and all(isinstance(v, int) and not isinstance(v, bool) and v > 1 for v in value)
