@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core.errors import CheckpointError
+
+FORMAT = 1
+"""Of stored encoders and checkpoints; another number is another layout."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,21 @@ class Placement:
         return f"placed {len(self.placed)}, missing {list(self.missing)}, unexpected {list(self.unexpected)}"
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+def file_digest(path: Path) -> str:
+    """Hash a file's bytes: blake2b, 32 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def read_weights(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file, and check its digest where one is known: the format itself has no checksum.
 
     Raises:
-        CheckpointError: it is not there or not whole.
+        CheckpointError: it is not there, not whole, or not what was written.
     """
     try:
+        if digest is not None and file_digest(path) != digest:
+            raise CheckpointError(f"{path}: its bytes are not those that were written; bring it back from a copy.")
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: expected a whole safetensors file, got: {error}.") from error
