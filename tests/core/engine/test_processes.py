@@ -1,0 +1,152 @@
+"""Several processes, signals and kill -9, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.core.engine.same import assert_same_run, read, training
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.slow
+
+
+def start(out: Path, *options: str, ranks: int = 1, odd: str | None = None) -> list[subprocess.Popen[str]]:
+    """Start the stub run, one process per rank, as torchrun would; `odd` is an extra option of rank 1 alone."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    started = []
+    for rank in range(ranks):
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+        if ranks > 1:
+            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        extra = [odd] if odd and rank == 1 else []
+        command = [sys.executable, "-m", "tests.core.engine.stub", str(out), *options, *extra]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
+    return started
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    texts = [process.communicate(timeout=120)[1] for process in processes]
+    return [process.returncode for process in processes], texts
+
+
+def complete(out: Path, *options: str, ranks: int = 1) -> Path:
+    codes, texts = finish(start(out, *options, ranks=ranks))
+    assert codes == [0] * ranks, texts
+    return out
+
+
+def wait_for_steps(out: Path, count: int) -> None:
+    """Return once so many steps are in the log, whatever it held before."""
+    log = out / "samples.jsonl"
+    deadline = time.monotonic() + 60
+    while not log.exists() or log.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The runs of one and of two ranks that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {ranks: complete(folder / str(ranks), "--steps=12", ranks=ranks) for ranks in (1, 2)}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_at_random_moments_and_resumed_it_equals_the_uninterrupted_run(
+    ranks: int, whole: dict[int, Path], tmp_path: Path
+) -> None:
+    moments = random.Random(ranks)
+    out = tmp_path / "killed"
+    for at_least in (2, 7):
+        processes = start(out, "--steps=12", "--delay=0.1", "--auto", ranks=ranks)
+        wait_for_steps(out, at_least)
+        time.sleep(moments.uniform(0.0, 0.3))
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        codes, _ = finish(processes)
+        assert codes == [-signal.SIGKILL] * ranks
+    complete(out, "--steps=12", "--auto", ranks=ranks)
+    assert_same_run(whole[ranks], out, step=12)
+
+
+def test_signal_to_one_rank_stops_both_at_one_step_with_exit_code_75(whole: dict[int, Path], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    processes = start(out, "--steps=12", "--delay=0.2", ranks=2)
+    wait_for_steps(out, 3)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, texts = finish(processes)
+    assert codes == [75, 75], texts
+    stopped = read(out / "metrics.jsonl")[-1]
+    assert stopped["event"] == "stop"
+    assert (out / "last").read_text() == f"step_{stopped['step']:06d}\n"
+    assert 3 <= stopped["step"] < 12
+    complete(out, "--steps=12", "--resume", ranks=2)
+    assert_same_run(whole[2], out, step=12)
+
+
+def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
+    """Dropout is off: its draws belong to ranks. Validity differs between the ranks' samples."""
+    options = ("--steps=6", "--dropout=0")
+    one = complete(tmp_path / "one", *options)
+    two = complete(tmp_path / "two", *options, ranks=2)
+    mixed = tmp_path / "mixed"
+    processes = start(mixed, *options, "--delay=0.2", ranks=2)
+    wait_for_steps(mixed, 3)
+    for process in processes:
+        process.kill()
+    finish(processes)
+    complete(mixed, *options, "--resume")
+
+    reference = load_file(one / "step_000006/model.safetensors")
+    for other in (two, mixed):
+        assert (other / "samples.jsonl").read_text() == (one / "samples.jsonl").read_text()
+        weights = load_file(other / "step_000006/model.safetensors")
+        assert max(float((weights[name] - reference[name]).abs().max()) for name in reference) < 1e-5
+        for a, b in zip(training(one), training(other), strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_ranks_with_different_options_are_refused_by_all(tmp_path: Path) -> None:
+    codes, texts = finish(start(tmp_path / "run", ranks=2, odd="--steps=7"))
+    assert codes == [1, 1]
+    assert all("error: expected one config on all ranks, got rank 0: " in text for text in texts), texts
+
+
+def test_refusal_on_rank_0_reaches_every_rank(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    codes, texts = finish(start(tmp_path / "run", ranks=2))
+    assert codes == [1, 1]
+    assert all("exists: continue that run with --resume" in text for text in texts), texts
+
+
+def test_torchrun_starts_it(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        f"--master-port={0}",
+        "--standalone",
+    ]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command += ["-m", "tests.core.engine.stub", str(tmp_path / "run"), "--steps=2"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    start_event = read(tmp_path / "run/metrics.jsonl")[0]
+    assert start_event["world_size"] == 2
+    assert torch.isfinite(load_file(tmp_path / "run/step_000002/model.safetensors")["heads.volume.weight"]).all()
