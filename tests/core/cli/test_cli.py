@@ -1,0 +1,310 @@
+"""The command line as a person meets it: exit codes, sentences, and what the verb is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import cli
+from core import config as tree
+from core.cli.parse import parse
+from core.engine.config import Pretrain
+from core.engine.distributed import World
+from core.engine.run_folder import open_run
+from core.engine.stop import Preempted
+from core.errors import ConfigError, DataError
+from tests.core.cli.presets import base, tiny
+from tests.core.engine.stub import ALONE
+
+PRESETS = {"tiny": tiny, "base": base}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score an encoder.
+
+    Attributes:
+        encoder: path of a run.
+        data: files to score.
+        label: column with the answer.
+        folds: parts of the cross-validation.
+    """
+
+    encoder: str
+    data: tuple[str, ...]
+    label: str
+    folds: int = 5
+
+
+class Called:
+    """Remembers what a verb was handed."""
+
+    def __init__(self) -> None:
+        self.config: Any = None
+        self.options: Any = None
+
+    def __call__(self, config: Any, options: cli.Options) -> Path:
+        self.config, self.options = config, options
+        return options.out
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANK", raising=False)
+
+
+def pretrain(*argv: str, run: Callable[[Any, Any], Path] | None = None) -> tuple[int, Called]:
+    called = Called()
+    with pytest.raises(SystemExit) as left:
+        cli.pretrain_main(PRESETS, run or called, "Pretrain on an imaginary domain.", argv=argv)
+    return left.value.code, called  # type: ignore[return-value]
+
+
+def evaluate(*argv: str) -> tuple[int, Called]:
+    called = Called()
+    verb = cli.Verb(config=Evaluate, run=called, description="Score.", default_out=lambda config: Path(config.encoder))
+    with pytest.raises(SystemExit) as left:
+        cli.main(verb, argv)
+    return left.value.code, called  # type: ignore[return-value]
+
+
+def test_preset_options_and_out_reach_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, called = pretrain("tiny", "--data", "a", "b c", "--optim.lr=3e-4", "--how.workers", "2", "--out", "x/run")
+    assert code == 0
+    assert called.config == tree.override(tiny(), {"data.paths": ("a", "b c"), "optim.lr": 3e-4, "how.workers": 2})
+    assert called.options == cli.Options(out=Path("x/run"), preset="tiny")
+    assert capsys.readouterr().out == "x/run\n"
+
+
+def test_path_of_what_was_written_is_the_last_line_of_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(config: Pretrain, options: cli.Options) -> Path:
+        print("trained")
+        return Path("somewhere")
+
+    assert pretrain("tiny", run=run)[0] == 0
+    assert capsys.readouterr().out.splitlines() == ["trained", "somewhere"]
+
+
+def test_recipe_is_exchanged_and_keeps_the_encoder() -> None:
+    changed = pretrain("tiny", "--recipe", "uni4eye", "--recipe.gradient_weight=0.5")[1].config
+    assert type(changed.recipe).__name__ == "Uni4Eye"
+    assert (changed.recipe.encoder, changed.recipe.predictor) == (tiny().recipe.encoder, tiny().recipe.predictor)
+    assert changed.recipe.gradient_weight == 0.5
+
+
+def test_default_out_names_the_preset() -> None:
+    assert pretrain("tiny")[1].options.out.name.endswith("-tiny")
+    assert pretrain("tiny")[1].options.out.parent == Path("runs")
+
+
+def test_config_file_stands_alone_or_lies_over_a_preset(tmp_path: Path) -> None:
+    (tmp_path / "whole.yaml").write_text(tree.dump(tree.to_dict(tiny())))
+    (tmp_path / "part.yaml").write_text("steps: 55\noptim: {lr: 2e-3}\n")
+    assert pretrain("--config", "whole.yaml")[1].config == tiny()
+    changed = pretrain("tiny", "--config=part.yaml", "--optim.lr=1e-2")[1].config
+    assert changed == tree.override(tiny(), {"steps": 55, "optim.lr": 1e-2})
+
+
+def test_resume_without_preset_takes_the_runs_own_config(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", tree.override(tiny(), {"steps": 77}), world=ALONE):
+        pass
+    code, called = pretrain("--resume", "--out", "run", "--how.workers=1")
+    assert code == 0
+    assert called.config == tree.override(tiny(), {"steps": 77, "how.workers": 1})
+    assert called.options.resume is True
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["tinny"], "no preset is called 'tinny': did you mean 'tiny'?"),
+        ([], "expected a preset (tiny, base) or --config FILE; --list describes them."),
+        (["tiny", "--optim.lrr=3"], "no option is called 'optim.lrr': did you mean 'optim.lr'?"),
+        (["tiny", "--optim.lr=fast"], "option 'optim.lr': expected a finite number, got 'fast'."),
+        (["tiny", "--steps=1", "--steps=2"], "option --steps is given twice: give it once; several values follow one"),
+        (["tiny", "--data=a", "--data.paths=b"], "option 'data.paths' is given twice, once as --data.paths"),
+        (["tiny", "--optim.lr"], "option 'optim.lr' needs a value, as in --optim.lr=VALUE."),
+        (["tiny", "base"], "expected an option after 'tiny', got 'base': a preset comes first"),
+        (["tiny", "--resume=yes"], "option --resume takes no value, got 'yes'."),
+        (["tiny", "--out"], "option --out takes one path, got none."),
+        (["tiny", "--out", "a", "b"], "option --out takes one path, got a b."),
+        (["tiny", "--plan", "--out", "x"], "--out has no effect with --plan"),
+        (["tiny", "--plan", "--resume"], "--resume has no effect with --plan"),
+        (["tiny", "--list"], "tiny has no effect with --list"),
+        (["--list", "--steps=3"], "--steps has no effect with --list"),
+        (["--resume"], "--resume needs to know which run"),
+        (["--resume", "--out", "nowhere"], "expected a run to continue in nowhere, found none"),
+        (["tiny", "--resume", "--overwrite", "--out", "x"], "give one of them"),
+        (["--config", "no.yaml"], "expected a config file, but no.yaml does not exist."),
+        (["tiny", "--recipe=may"], "option 'recipe': no recipe is called 'may': did you mean 'mae'?"),
+        (["tiny", "--recipe.masker.ratio=2"], "mask ratio"),
+        (["tiny", "--optim.accumulate=3"], "expected a batch_size that optim.accumulate, 3, divides, got 16."),
+    ],
+)
+def test_mistake_is_one_sentence_and_exit_code_2_and_nothing_is_written(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, called = pretrain(*argv)
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert called.config is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_run_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_run(tmp_path / "run", tiny(), world=ALONE):
+        pass
+    code, called = pretrain("tiny", "--out", "run")
+    assert (code, called.config) == (2, None)
+    assert "run exists: continue that run with --resume" in capsys.readouterr().err
+    assert pretrain("tiny", "--out", "run", "--resume")[1].options.resume is True
+    assert pretrain("tiny", "--out", "run", "--overwrite")[1].options.overwrite is True
+
+
+def test_errors_of_the_verb_are_sentences_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: Pretrain, options: cli.Options) -> Path:
+        raise DataError("broken.jpg: expected a JPEG.")
+
+    assert pretrain("tiny", run=run)[0] == 2
+    assert capsys.readouterr().err == "error: broken.jpg: expected a JPEG.\n"
+    monkeypatch.setenv("RANK", "1")
+    assert pretrain("tiny", run=run)[0] == 2
+    assert capsys.readouterr().err == "[rank 1] error: broken.jpg: expected a JPEG.\n"
+
+
+def test_our_own_mistakes_keep_their_traceback() -> None:
+    def run(config: Pretrain, options: cli.Options) -> Path:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.pretrain_main(PRESETS, run, "", argv=["tiny"])
+
+
+def test_stopped_run_leaves_with_75_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: Pretrain, options: cli.Options) -> Path:
+        raise Preempted(options.out, 40)
+
+    assert pretrain("tiny", "--out", "my run", run=run)[0] == 75
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == "asked to stop: saved my run at step 40. Continue with:"
+    assert err.splitlines()[1].endswith("--resume --out 'my run'")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    pretrain("tiny", run=run)
+    assert capsys.readouterr().err.splitlines()[1].startswith("  torchrun --nproc-per-node=4 -m ")
+
+
+def test_keyboard_interrupt_is_130() -> None:
+    def run(config: Pretrain, options: cli.Options) -> Path:
+        raise KeyboardInterrupt
+
+    assert pretrain("tiny", run=run)[0] == 130
+
+
+def test_rank_1_prints_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert pretrain("tiny")[0] == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_list_gives_the_first_line_of_each_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain("--list")[0] == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "  tiny  Minutes on 2 cores: a small ViT on 64-pixel crops.",
+        "  base  Hours on a card: ViT-B/16 at 224 pixels, decoder 8 x 512.",
+    ]
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["base", "--help"]])
+def test_help_shows_every_option_with_its_value_and_meaning(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(*argv)[0] == 0
+    text = capsys.readouterr().out
+    config = base() if "base" in argv else tiny()
+    assert f"with the values of preset '{'base' if 'base' in argv else 'tiny'}'" in text
+    heads = [
+        line.split("=")[0].removeprefix("  --") for line in text.splitlines() if line.startswith("  --") and "=" in line
+    ]
+    assert heads == list(tree.leaves(config))
+    assert f"  --optim.accumulate={config.optim.accumulate}\n" in text
+    assert "  --recipe.masker.ratio=0.75\n      hidden share, above 0 and below 1." in text
+    assert "peak learning rate for the global batch as it is; nothing rescales it." in text
+    lines = text.splitlines()
+    at = lines.index(next(line for line in lines if line.startswith("  --recipe=")))
+    assert "One of mae, uni4eye." in lines[at + 1]
+    assert max(map(len, lines)) <= 100
+
+
+def test_every_option_of_a_run_has_a_text() -> None:
+    from core.cli.show import leaves
+
+    assert [leaf.path for leaf in leaves(Pretrain, tiny()) if not leaf.text] == []
+
+
+def test_values_shown_by_help_can_be_typed_back() -> None:
+    from core.cli.show import leaves
+
+    typed = {leaf.path: tree.Typed(leaf.value) for leaf in leaves(Pretrain, base()) if leaf.value is not None}
+    assert tree.override(base(), typed) == base()
+
+
+def test_verb_with_required_options_and_no_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    code, called = evaluate("--encoder", "runs/a", "--data", "x.csv", "--label", "grade")
+    assert code == 0
+    assert called.config == Evaluate(encoder="runs/a", data=("x.csv",), label="grade")
+    assert called.options.out == Path("runs/a")
+    assert capsys.readouterr().out == "runs/a\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--encoder=a"], "expected a value for 'data', 'label': there is no default"),
+        (["--encoder=a", "--data=b", "--lable=c"], "no option is called 'lable': did you mean 'label'?"),
+        (["tiny"], "expected options only, got 'tiny': this verb has no presets."),
+        (["--resume"], "--resume has no effect here"),
+        (["--encoder=a", "--data=b", "--label=c", "--plan"], "--plan has no effect here"),
+        (["--data=x", "--label=y", "--encoder", "a", "b"], "option 'encoder': expected text, got ['a', 'b']."),
+    ],
+)
+def test_mistakes_in_such_a_verb(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(*argv)[0] == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_help_of_such_a_verb_marks_what_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--help")[0] == 0
+    text = capsys.readouterr().out
+    assert "  --label=...  (required)\n      column with the answer." in text
+    assert "  --folds=5\n      parts of the cross-validation." in text
+    assert "--resume" not in text
+    assert "--plan" not in text
+
+
+def test_parse_keeps_text_as_typed() -> None:
+    given = parse(["tiny", "--a=1", "--b", "x", "y", "--c", "--d=", "--e", "-1", "--resume"])
+    assert given.preset == "tiny"
+    assert given.leaves == {"a": "1", "b": ["x", "y"], "c": tree.FLAG, "d": "", "e": "-1"}
+    assert given.flags == {"resume"}
+
+
+def test_world_of_one_acts_itself() -> None:
+    import torch
+
+    assert World(0, 1, torch.device("cpu")).on_main(lambda: 3) == 3
+    with pytest.raises(ConfigError):
+        parse(["a", "b"])
