@@ -13,7 +13,13 @@ from core.contract import Contract, Input
 from core.plan import Plan
 from core.shapes import Grid
 
-Pool = Literal["mean", "cls", "mean_then_norm"]
+Pool = Literal["mean", "mean_std", "cls", "mean_then_norm"]
+"""How tokens become one vector.
+
+`mean`: of the normed valid tokens. `mean_std`: that mean and the standard deviation over those tokens, (B, 2 D): what is
+rare and small, such as a lesion, moves the spread of the tokens more than their mean. `cls`: the normed class token.
+`mean_then_norm`: the norm of the mean of the tokens, the convention of MAE's fine-tuning code.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def features(self, batch: Batch, pool: Pool) -> Tensor:
-        """Summarise a prepared batch as (B, D)."""
+        """Summarise a prepared batch as (B, D); `mean_std` as (B, 2 D)."""
 
 
 class EncoderSpec(ABC):

@@ -108,10 +108,10 @@ class ViT(Backbone):
         return Tokens(self.norm(value), ok, self.norm(prefix), grid)
 
     def features(self, batch: Batch, pool: Pool) -> Tensor:
-        """Summarise as (B, D).
+        """Summarise as (B, D), or (B, 2 D); the pools are explained at `Pool`.
 
-        `mean`: the mean of the normed valid tokens; `cls`: the normed class token; `mean_then_norm`: the norm of the mean
-        of the tokens, the convention of MAE's fine-tuning code.
+        Raises:
+            ConfigError: an unknown pool, or `cls` without a class token.
         """
         _, prefix, value, ok = self._run(batch, None)
         norm: Callable[[Tensor], Tensor] = self.norm
@@ -121,9 +121,11 @@ class ViT(Backbone):
             return norm(prefix[:, 0])
         if pool == "mean":
             return valid_mean(norm(value), ok)
+        if pool == "mean_std":
+            return valid_mean_std(norm(value), ok)
         if pool == "mean_then_norm":
             return norm(valid_mean(value, ok))
-        raise ConfigError(f"expected pool 'mean', 'cls' or 'mean_then_norm', got '{pool}'.")
+        raise ConfigError(f"expected pool 'mean', 'mean_std', 'cls' or 'mean_then_norm', got '{pool}'.")
 
     def _run(self, batch: Batch, plan: Plan | None) -> tuple[Grid, Tensor, Tensor, Tensor | None]:
         entry = self.contract.input_for(len(batch.size), batch.bands)
@@ -198,3 +200,10 @@ def valid_mean(value: Tensor, ok: Tensor | None) -> Tensor:
         return value.mean(dim=1)
     weight = ok.to(value.dtype)[..., None]
     return (value * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+
+
+def valid_mean_std(value: Tensor, ok: Tensor | None) -> Tensor:
+    """Average tokens (B, V, D) and measure their spread, side by side (B, 2 D), over those that are ok."""
+    mean = valid_mean(value, ok)
+    variance = valid_mean((value - mean[:, None]).square(), ok)
+    return torch.cat([mean, (variance + 1e-12).sqrt()], dim=1)  # the root of exactly 0 has no gradient

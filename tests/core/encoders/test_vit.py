@@ -60,6 +60,20 @@ def test_no_prefix_and_everything_missing_stays_finite():
         encoder.features(batch, "cls")
 
 
+@pytest.mark.parametrize("entry", [SCENE, VOLUME])
+def test_pools_average_and_spread_over_valid_tokens_only(entry):
+    encoder = encoder_spec().build()
+    batch, _ = encoder.prepare(ragged_batch(entry))
+    tokens = encoder(batch)
+    for sample in (0, 1, 2):
+        own = tokens.value[sample, tokens.ok[sample]]
+        expected = torch.cat([own.mean(0), own.std(0, correction=0)])
+        torch.testing.assert_close(encoder.features(batch, "mean_std")[sample], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder.features(batch, "mean")[sample], own.mean(0), rtol=1e-4, atol=1e-5)
+    encoder.features(batch, "mean_std").sum().backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in encoder.parameters() if p.grad is not None)
+
+
 def test_two_passes_in_evaluation_are_identical():
     encoder = replace(encoder_spec(), drop_path=0.5).build()
     batch, _ = encoder.prepare(ragged_batch(SCENE))
