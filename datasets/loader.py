@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -217,6 +218,7 @@ def _in_workers(dataset: TileDataset, wanted: Iterator[list[Item]], workers: int
         collate_fn=collate_or_pass,
         prefetch_factor=_PREFETCH,
         generator=torch.Generator(),  # else the DataLoader would draw from the global one
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     try:
         yield from loader
@@ -226,6 +228,12 @@ def _in_workers(dataset: TileDataset, wanted: Iterator[list[Item]], workers: int
         raise DataError(
             f"a loader worker died ({str(error).splitlines()[0]}), often for lack of memory: use fewer workers."
         ) from None
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Stay alive when a scheduler signals the whole process group: the parent still needs batches until it has saved."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _in_thread(dataset: TileDataset, wanted: Iterator[list[Item]]) -> Made:
