@@ -1,0 +1,1 @@
+"""Retina: colour fundus photographs and OCT volumes, separately or through one encoder."""

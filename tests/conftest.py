@@ -1,0 +1,59 @@
+"""What every test gets: repeatable torch, the checkout's own packages, and the shared data where it exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _repeatable_torch() -> None:
+    """Refuse operations without a deterministic kernel, and start every test from one seed of torch's own generator."""
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Give the folder of real images and reference numbers, `../shared` seen from the checkout, or skip."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(
+            "needs the real images and reference numbers of ../shared, beside the checkout; there are none here"
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample set small enough for tests: 30 photographs and 10 volumes."""
+    from datasets import sample_set
+
+    return sample_set(tmp_path_factory.mktemp("samples") / "set", photographs=30, volumes=10)
+
+
+@pytest.fixture(scope="session")
+def trained(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps over both kinds; tests that change it copy it."""
+    from core.cli import Options
+    from core.config import override
+    from domains.retina.pretrain import run, tiny
+
+    out = tmp_path_factory.mktemp("runs") / "both"
+    few = {"how.validate_every": 2, "how.save_every": 2, "optim.warmup_steps": 1, "steps": 4}
+    few |= {"data.streams.0.batch_size": 4, "data.streams.1.batch_size": 4, "data.paths": [str(samples)]}
+    config = override(tiny(), few)
+    return run(config, Options(out=out, preset="tiny"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, with a reason, also under `-m gpu`."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch sees none"))
