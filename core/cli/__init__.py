@@ -51,6 +51,7 @@ class Verb(Generic[T]):
         run: does the work and gives the path of what it wrote.
         description: for `--help`, usually the module's docstring.
         presets: functions that return a config, by name; their docstring's first line is their description.
+        default_preset: the preset that is taken, and named on standard error, when neither preset nor config is given.
         default_out: where to write when nobody says; default `runs/<domain>-<preset or verb>`.
         aliases: short names of leaves, such as `data` for `data.paths`.
         resumable: whether `--resume` means something.
@@ -62,6 +63,7 @@ class Verb(Generic[T]):
     run: Callable[[T, Options], Path]
     description: str
     presets: Mapping[str, Callable[[], T]] | None = None
+    default_preset: str | None = None
     default_out: Callable[[T], Path] | None = None
     aliases: Mapping[str, str] | None = None
     resumable: bool = False
@@ -97,6 +99,7 @@ def pretrain_main(
     run: Callable[[Any, Options], Path],
     description: str,
     *,
+    default_preset: str | None = None,
     count: Callable[[Any], Mapping[str, int]] | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
@@ -106,6 +109,7 @@ def pretrain_main(
         presets: functions returning `core.engine.config.Pretrain`, by name.
         run: trains and gives the run folder.
         description: for `--help`.
+        default_preset: the preset to take when none is named.
         count: training images per stream, for the epochs that `--plan` prints.
         argv: arguments; default the program's own.
     """
@@ -121,6 +125,7 @@ def pretrain_main(
         run=run,
         description=description,
         presets=presets,
+        default_preset=default_preset,
         aliases={"data": "data.paths"},
         resumable=True,
         plan=lambda config: plan_text(config, count(config) if count else {}),
@@ -179,7 +184,11 @@ def _preset(verb: Verb[Any], given: Given) -> str | None:
         if not verb.presets:
             raise ConfigError(f"expected options only, got '{given.preset}': this verb has no presets.")
         raise ConfigError(f"no preset is called '{given.preset}': {nearest(given.preset, verb.presets)}")
-    return given.preset
+    if given.preset is not None or given.config is not None or {"help", "list", "resume"} & set(given.flags):
+        return given.preset
+    if verb.default_preset is not None and _is_main():
+        print(f"no preset was named: taking '{verb.default_preset}' (--list describes all)", file=sys.stderr)
+    return verb.default_preset
 
 
 def _config(verb: Verb[Any], given: Given, preset: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from core.batch import Batch
 from core.encoders.base import EncoderSpec
@@ -32,8 +32,8 @@ class Mae(RecipeSpec):
 
     encoder: EncoderSpec
     predictor: PredictorSpec
-    masker: Masker = field(default_factory=Random)
-    target: Target = field(default_factory=Pixels)
+    masker: Masker = Random()
+    target: Target = Pixels()
 
     def build(self) -> MaeRecipe:
         """Make it, with fresh weights."""

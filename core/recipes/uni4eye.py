@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -33,16 +33,16 @@ class Uni4Eye(RecipeSpec):
         encoder: needs the ability `drop`; one input per rank.
         predictor: one copy for each branch.
         masker: what is hidden, the same for both branches.
-        image: target of the image branch.
+        image: target of the image branch; like the release, pixels that are not normalised within the patch.
         gradient: target of the gradient branch.
         gradient_weight: of the gradient loss beside the image loss; the paper's is 1.
     """
 
     encoder: EncoderSpec
     predictor: PredictorSpec
-    masker: Masker = field(default_factory=Random)
-    image: Target = field(default_factory=Pixels)
-    gradient: Target = field(default_factory=Gradient)
+    masker: Masker = Random()
+    image: Target = Pixels(normalise="none")
+    gradient: Target = Gradient()
     gradient_weight: float = 1.0
 
     def __post_init__(self) -> None:

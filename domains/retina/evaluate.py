@@ -14,16 +14,23 @@ from typing import Literal
 
 from core.checkpoint import publish_text
 from core.cli import Options, Verb, main
-from core.encoders.base import Pool
-from core.errors import ConfigError, MissingDataError, RunFolderError
+from core.errors import ConfigError
 from core.evaluate.baselines import ENCODER, PIXEL_STATISTICS, RANDOM_WEIGHTS, pixel_statistics
 from core.evaluate.knn import NearestNeighbours
 from core.evaluate.probe import LinearProbe
 from core.evaluate.protocol import evaluate
 from core.report import write_report
 from domains.retina import domain
-from domains.retina.collection import collect, one_kind, say
-from domains.retina.features import describe, input_of, open_encoder, random_weights, seen_in_pretraining
+from domains.retina.collection import say
+from domains.retina.features import (
+    ALIASES,
+    Images,
+    describe,
+    open_images,
+    random_weights,
+    refuse_existing,
+    seen_in_pretraining,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,84 +38,43 @@ class Evaluate:
     """Options of an evaluation.
 
     Attributes:
-        encoder: a run folder, or its encoder folder.
-        data: folders, lists or manifests with labels; none = the synthetic sample set.
-        label: the column to predict; with the sample set `grade`.
-        group: the column that names patients; none = the list's own `group` column, else every image for itself.
-        kind: photograph or volume, where the data has both.
-        pool: how tokens become one vector; their mean and spread, since lesions are small and few.
-        size: voxels of the image that the encoder sees, one number or one per axis; none = the size it was trained on.
+        images: encoder, images and labels.
         ordinal: whether the classes are grades; auto = by the column's name.
         k: neighbours that vote in k-NN.
         folds: of the cross-validation.
         draws: bootstrap resamples of the groups.
         random_seeds: how many encoders with random weights stand beside the trained one.
         seed: of folds and resamples.
-        workers: loader processes.
-        device: auto, cpu, cuda.
     """
 
-    encoder: str
-    data: tuple[str, ...] = ()
-    label: str | None = None
-    group: str | None = None
-    kind: Literal["photograph", "volume"] | None = None
-    pool: Pool = "mean_std"
-    size: tuple[int, ...] | None = None
+    images: Images
     ordinal: Literal["auto", "yes", "no"] = "auto"
     k: int = 20
     folds: int = 5
     draws: int = 2000
     random_seeds: int = 3
     seed: int = 0
-    workers: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.data and self.label is None:
-            raise ConfigError("expected --label, the name of the column to predict.")
-        if not self.data and (self.label or "grade") != "grade":
-            raise ConfigError(f"the synthetic sample set has the label 'grade' only, got '{self.label}'; give --data.")
-        if self.random_seeds < 1 or self.folds < 2 or self.draws < 100:
+        if self.random_seeds < 1 or self.folds < 2 or self.draws < 100 or self.k < 1:
             raise ConfigError(
-                f"expected random_seeds >= 1, folds >= 2 and draws >= 100, got {self.random_seeds}, {self.folds} "
-                f"and {self.draws}."
+                f"expected random_seeds >= 1, folds >= 2, draws >= 100 and k >= 1, got {self.random_seeds}, "
+                f"{self.folds}, {self.draws} and {self.k}."
             )
-
-
-def _target(config: Evaluate) -> Path:
-    return Path(config.encoder) / f"evaluation_{config.label or 'grade'}.json"
-
-
-def check(config: Evaluate, options: Options) -> None:
-    """Refuse before any work.
-
-    Raises:
-        RunFolderError: the result is there already.
-    """
-    if not Path(config.encoder).is_dir():
-        raise MissingDataError(f"expected a run folder or an encoder folder, but {config.encoder} does not exist.")
-    if options.out.exists() and not options.overwrite:
-        raise RunFolderError(f"{options.out} exists: replace it with --overwrite, or name another file with --out.")
 
 
 def run(config: Evaluate, options: Options) -> Path:
     """Embed, score, print and save."""
-    label = config.label or "grade"
-    encoder = open_encoder(config.encoder, pool=config.pool, device=config.device)
-    manifest, what = collect(config.data, label=label, group=config.group)
-    manifest = one_kind(manifest, config.kind)
-    labels = manifest.labels(label)
-    entry = input_of(encoder, manifest, config.size)
-    say(what)
+    images, label = config.images, config.images.label_name
+    encoder, manifest, entry = open_images(images, labelled=True)
 
     rivals = {f"{RANDOM_WEIGHTS} {seed}": random_weights(encoder, seed) for seed in range(config.random_seeds)}
     functions = {ENCODER: encoder, **rivals, PIXEL_STATISTICS: pixel_statistics}
     device = next(encoder.parameters()).device
-    vectors = describe(functions, manifest, entry, workers=config.workers, device=device)
-    seen = seen_in_pretraining(config.encoder, manifest)
+    vectors = describe(functions, manifest, entry, workers=images.workers, device=device)
+    seen = seen_in_pretraining(images.encoder, manifest)
     notes = [f"{seen} of these {len(manifest)} images were seen in pretraining, without labels."] if seen else []
-    if not config.data:
+    if not images.data:
         notes.insert(0, "Synthetic images: these scores say that the software works, nothing about eyes.")
     table = evaluate(
         {
@@ -116,7 +82,7 @@ def run(config: Evaluate, options: Options) -> Path:
             RANDOM_WEIGHTS: [vectors[name] for name in rivals],
             PIXEL_STATISTICS: vectors[PIXEL_STATISTICS],
         },
-        labels,
+        manifest.labels(label),
         manifest.column("group"),
         seed=config.seed,
         ordinal=config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ORDINAL_LABELS),
@@ -130,8 +96,8 @@ def run(config: Evaluate, options: Options) -> Path:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     publish_text(options.out, table.to_json())
     publish_text(options.out.with_suffix(".md"), table.to_markdown())
-    if (Path(config.encoder) / "config.yaml").exists():
-        write_report(Path(config.encoder))
+    if (Path(images.encoder) / "config.yaml").exists():
+        write_report(Path(images.encoder))
     return options.out
 
 
@@ -141,7 +107,8 @@ if __name__ == "__main__":
             config=Evaluate,
             run=run,
             description=__doc__ or "",
-            default_out=_target,
-            check=check,
+            default_out=lambda config: Path(config.images.encoder) / f"evaluation_{config.images.label_name}.json",
+            aliases=ALIASES,
+            check=lambda _, options: refuse_existing(options),
         )
     )

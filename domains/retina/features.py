@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,21 +14,88 @@ from rich.progress import Progress
 from torch import Tensor
 
 from core.batch import Batch
+from core.cli import Options
 from core.contract import Input
 from core.encoders.base import Pool
 from core.encoders.load import Encoder, load_encoder
 from core.engine.distributed import pick_device
-from core.errors import BandError, ConfigError
+from core.errors import BandError, ConfigError, MissingDataError, RunFolderError
 from core.rng import key
 from core.weights import Placement
 from datasets import Manifest, whole_batches
+from domains.retina.collection import collect, one_kind, say
 
 BATCH = 32
 
 
-def open_encoder(path: str, *, pool: Pool, device: str) -> Encoder:
-    """Load an encoder onto a device by its name, `auto` included."""
-    return load_encoder(path, pool=pool, device=pick_device(device, 0))
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Which encoder looks at which images, and how; the same for every verb that has one.
+
+    Attributes:
+        encoder: a run folder, or its encoder folder.
+        data: folders, lists or manifests; none = the synthetic sample set.
+        label: the column to predict, where there is something to predict; with the sample set `grade`.
+        group: the column that names patients; none = the list's own `group` column, else every image for itself.
+        kind: photograph or volume, where the data has both.
+        pool: how tokens become one vector; their mean and spread, since lesions are small and few.
+        size: voxels of the image that the encoder sees, one number or one per axis; none = the size it was trained on.
+        workers: loader processes.
+        device: auto, cpu, cuda.
+    """
+
+    encoder: str
+    data: tuple[str, ...] = ()
+    label: str | None = None
+    group: str | None = None
+    kind: Literal["photograph", "volume"] | None = None
+    pool: Pool = "mean_std"
+    size: tuple[int, ...] | None = None
+    workers: int = 0
+    device: str = "auto"
+
+    @property
+    def label_name(self) -> str:
+        """The column to predict.
+
+        Raises:
+            ConfigError: none was named for a user's own data, or another than the sample set has.
+        """
+        if self.data and self.label is None:
+            raise ConfigError("expected --label, the name of the column to predict.")
+        if not self.data and (self.label or "grade") != "grade":
+            raise ConfigError(f"the synthetic sample set has the label 'grade' only, got '{self.label}'; give --data.")
+        return self.label or "grade"
+
+
+ALIASES = {field.name: f"images.{field.name}" for field in fields(Images)}
+
+
+def open_images(images: Images, *, labelled: bool) -> tuple[Encoder, Manifest, Input]:
+    """Load the encoder, look at the images, and say which of its inputs reads them.
+
+    Raises:
+        HalfseenError: the encoder, the images or their labels cannot be used.
+    """
+    label = images.label_name if labelled else None
+    if not Path(images.encoder).is_dir():
+        raise MissingDataError(f"expected a run folder or an encoder folder, but {images.encoder} does not exist.")
+    encoder = load_encoder(images.encoder, pool=images.pool, device=pick_device(images.device, 0))
+    manifest, what = collect(images.data, label=label, group=images.group)
+    manifest = one_kind(manifest, images.kind)
+    entry = input_of(encoder, manifest, images.size)
+    say(what)
+    return encoder, manifest, entry
+
+
+def refuse_existing(options: Options) -> None:
+    """Refuse to replace a file unasked.
+
+    Raises:
+        RunFolderError: the file is there already.
+    """
+    if options.out.exists() and not options.overwrite:
+        raise RunFolderError(f"{options.out} exists: replace it with --overwrite, or name another file with --out.")
 
 
 def input_of(encoder: Encoder, manifest: Manifest, size: tuple[int, ...] | None) -> Input:

@@ -23,7 +23,6 @@ from core.batch import Batch
 from core.checkpoint import export_encoder, publish_folder
 from core.cli import Options, Verb, main
 from core.config import dump, to_dict
-from core.encoders.base import Pool
 from core.encoders.load import Encoder
 from core.engine.run_folder import check as check_folder
 from core.errors import ConfigError, DataError
@@ -35,8 +34,8 @@ from core.heads.classify import Classify, LinearHead
 from core.rng import key
 from datasets import Manifest, StreamSpec, TileLoader, whole_batches
 from domains.retina import domain
-from domains.retina.collection import collect, one_kind, say
-from domains.retina.features import BATCH, input_of, open_encoder
+from domains.retina.collection import say
+from domains.retina.features import ALIASES, BATCH, Images, open_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +43,7 @@ class FinetuneRetina:
     """Options of a fine-tuning.
 
     Attributes:
-        encoder: a run folder, or its encoder folder.
-        data: folders, lists or manifests with labels; none = the synthetic sample set.
-        label: the column to predict; with the sample set `grade`.
-        group: the column that names patients; none = the list's own `group` column, else every image for itself.
-        kind: photograph or volume, where the data has both.
-        pool: how tokens become one vector; their mean and spread, since lesions are small and few.
+        images: encoder, images and labels.
         ordinal: whether the classes are grades; auto = by the column's name.
         validation: share of the groups that choose the best check.
         test: share of the groups that are scored once, at the end.
@@ -57,16 +51,9 @@ class FinetuneRetina:
         scale: share of a photograph's area that a training crop covers, smallest and largest.
         training: how to train.
         draws: bootstrap resamples of the test groups.
-        workers: loader processes.
-        device: auto, cpu, cuda.
     """
 
-    encoder: str
-    data: tuple[str, ...] = ()
-    label: str | None = None
-    group: str | None = None
-    kind: Literal["photograph", "volume"] | None = None
-    pool: Pool = "mean_std"
+    images: Images
     ordinal: Literal["auto", "yes", "no"] = "auto"
     validation: float = 0.2
     test: float = 0.2
@@ -74,8 +61,6 @@ class FinetuneRetina:
     scale: tuple[float, float] = (0.5, 1.0)
     training: Finetune
     draws: int = 2000
-    workers: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.validation <= 0 or self.test <= 0 or self.validation + self.test >= 1:
@@ -90,7 +75,7 @@ def linear() -> FinetuneRetina:
     training = Finetune(
         mode="linear", steps=300, lr=1e-2, warmup_steps=20, validate_every=50, weight_decay=0.0, balanced=True
     )
-    return FinetuneRetina(encoder="", training=training)
+    return FinetuneRetina(images=Images(encoder=""), training=training)
 
 
 def full() -> FinetuneRetina:
@@ -106,32 +91,27 @@ def full() -> FinetuneRetina:
         balanced=True,
         clip_norm=1.0,
     )
-    return FinetuneRetina(encoder="", training=training)
+    return FinetuneRetina(images=Images(encoder=""), training=training)
 
 
 def check(config: FinetuneRetina, options: Options) -> None:
     """Refuse before any work.
 
     Raises:
-        ConfigError: no encoder or label is named.
+        ConfigError: no encoder is named.
         RunFolderError: the folder exists or cannot be written.
     """
-    if not config.encoder:
+    if not config.images.encoder:
         raise ConfigError("expected --encoder, a run folder of `python -m domains.retina.pretrain`.")
-    if config.data and config.label is None:
-        raise ConfigError("expected --label, the name of the column to predict.")
     check_folder(options.out, None, overwrite=options.overwrite)
 
 
 def run(config: FinetuneRetina, options: Options) -> Path:
     """Train, test and save."""
-    label = config.label or "grade"
-    encoder = open_encoder(config.encoder, pool=config.pool, device=config.device)
+    images, label = config.images, config.images.label_name
+    encoder, manifest, entry = open_images(images, labelled=True)
     device = next(encoder.parameters()).device
-    manifest, what = collect(config.data, label=label, group=config.group)
-    manifest = one_kind(manifest, config.kind)
     manifest = manifest.with_column("split", split(manifest.column("group"), config))
-    say(what)
     ordinal = config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ORDINAL_LABELS)
     labels = encode_labels(manifest.labels(label), ordinal=ordinal)
     labelled = Labelled(
@@ -140,10 +120,9 @@ def run(config: FinetuneRetina, options: Options) -> Path:
         groups=tuple(manifest.column("group")),
         split=tuple(manifest.column("split")),
     )
-    entry = input_of(encoder, manifest, None)
     flips = domain.PHOTOGRAPH_FLIPS if entry.ndim == 2 else domain.VOLUME_FLIPS
     stream = StreamSpec(input=entry, batch_size=config.batch_size, scale=config.scale, flips=flips)
-    loader = TileLoader(manifest, [stream], seed=config.training.seed, workers=config.workers)
+    loader = TileLoader(manifest, [stream], seed=config.training.seed, workers=images.workers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.training.seed, "head"))
         spec = Classify(num_classes=len(labels.names), batch_norm=config.training.mode == "linear")
@@ -228,7 +207,7 @@ def _save(
 
     out.parent.mkdir(parents=True, exist_ok=True)
     publish_folder(out, write)
-    export_encoder(encoder.backbone, out / "encoder", about={"finetuned_from": config.encoder})
+    export_encoder(encoder.backbone, out / "encoder", about={"finetuned_from": config.images.encoder})
 
 
 PRESETS = {"linear": linear, "full": full}
@@ -240,6 +219,8 @@ if __name__ == "__main__":
             run=run,
             description=__doc__ or "",
             presets=PRESETS,
+            default_preset="linear",
+            aliases=ALIASES,
             check=check,
         )
     )

@@ -227,4 +227,4 @@ def _report(options: Options, config: Pretrain, recipe: Recipe, loader: TileLoad
 
 
 if __name__ == "__main__":
-    pretrain_main(PRESETS, run, __doc__ or "")
+    pretrain_main(PRESETS, run, __doc__ or "", default_preset="tiny")

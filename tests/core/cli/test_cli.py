@@ -308,3 +308,15 @@ def test_world_of_one_acts_itself() -> None:
     assert World(0, 1, torch.device("cpu")).on_main(lambda: 3) == 3
     with pytest.raises(ConfigError):
         parse(["a", "b"])
+
+
+def test_a_default_preset_is_taken_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Called()
+    verb = cli.Verb(config=Pretrain, run=run, description="", presets=PRESETS, default_preset="tiny")
+    cli.execute(verb, ["--out", "x"])
+    assert run.options.preset == "tiny"
+    assert run.config == tiny()
+    assert "taking 'tiny'" in capsys.readouterr().err
+    cli.execute(verb, ["base", "--out", "x"])
+    assert run.options.preset == "base"
+    assert capsys.readouterr().err == ""
