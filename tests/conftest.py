@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,36 @@ def trained(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     few |= {"data.streams.0.batch_size": 4, "data.streams.1.batch_size": 4, "data.paths": [str(samples)]}
     config = override(tiny(), few)
     return run(config, Options(out=out, preset="tiny"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a verb ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """The last line on standard error."""
+        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `python -m domains.retina.<name> <words>`."""
+
+    def type_it(name: str, *words: object) -> Outcome:
+        monkeypatch.delitem(sys.modules, f"domains.retina.{name}", raising=False)
+        monkeypatch.setattr(sys, "argv", [name, *(str(word) for word in words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            runpy.run_module(f"domains.retina.{name}", run_name="__main__", alter_sys=True)
+        shown = capsys.readouterr()
+        return Outcome(int(left.value.code or 0), shown.out, shown.err)
+
+    return type_it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

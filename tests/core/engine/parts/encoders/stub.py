@@ -33,7 +33,7 @@ VOLUME = Input(
 class StubSpec(EncoderSpec):
     """Describe it."""
 
-    contract: Contract = Contract(inputs=(PHOTOGRAPH, VOLUME))  # noqa: RUF009  frozen
+    contract: Contract = Contract(inputs=(PHOTOGRAPH, VOLUME))
     width: int = 8
     depth: int = 1
     dropout: float = 0.25
