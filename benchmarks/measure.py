@@ -1,0 +1,100 @@
+"""Timing by turns, and the two ratios that gates look at. Absolute times depend on the neighbours; ratios much less."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How much longer one takes than another.
+
+    Attributes:
+        median: of the ratios of the two times of each round.
+        best: shortest time over shortest time.
+    """
+
+    median: float
+    best: float
+
+    @classmethod
+    def of(cls, times: list[float], reference: list[float]) -> Ratio:
+        """Compare times taken in the same rounds."""
+        pairs = [a / b for a, b in zip(times, reference, strict=True)]
+        return cls(statistics.median(pairs), min(times) / min(reference))
+
+
+def interleave(
+    steps: Mapping[str, Callable[[], None]],
+    rounds: int,
+    *,
+    wait: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Run every step once per round, the first of each round being another one each time; give seconds per step.
+
+    Args:
+        steps: what is timed; each has run once before, unseen.
+        rounds: how often.
+        wait: returns when the device has done all that was asked of it.
+        clock: seconds; `time.process_time` counts what this process computed, whatever the neighbours did meanwhile.
+    """
+    names = list(steps)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(-1, rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            wait()
+            start = clock()
+            steps[name]()
+            wait()
+            if turn >= 0:
+                times[name].append(clock() - start)
+    return times
+
+
+def train_step(module: nn.Module, images: torch.Tensor, *, lr: float = 1e-4) -> Callable[[], None]:
+    """Make one whole training step of a module that turns images into a loss."""
+    module.train()
+    optimiser = torch.optim.AdamW((p for p in module.parameters() if p.requires_grad), lr=lr, weight_decay=0.05)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        module(images).backward()
+        optimiser.step()
+
+    return step
+
+
+def train_flops(module: nn.Module, images: torch.Tensor) -> float:
+    """Count forward and backward pass per image, as torch's counter sees them.
+
+    Attention runs as plain matrix products: the counter does not know the CPU's fused kernel and counts it as 0.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(images).backward()
+    module.zero_grad(set_to_none=True)
+    return counter.get_total_flops() / len(images)
+
+
+def machine(device: torch.device) -> str:
+    """Name the hardware, not the host."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
