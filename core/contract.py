@@ -46,6 +46,8 @@ class Input:
         bands: names of the channels; a file's own order never matters.
         patch: voxels per token, array order (Y X) or (Z Y X).
         size: voxels of the training crop, a multiple of `patch`.
+        whole_size: voxels to which a whole image is fitted for validation and embedding, a multiple of `patch`; none =
+            `size`. Crops that cover a share s of the image see it enlarged; 1 / sqrt(s) times `size` keeps that scale.
         spacing: nominal spacing per axis in `unit`; positions are measured in patches of this spacing.
         unit: mm, m, or px where no physical size is known.
         normalisation: the value space.
@@ -60,18 +62,20 @@ class Input:
     unit: Unit
     normalisation: Normalisation
     background: Literal["none", "dark"] = "none"
+    whole_size: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.patch), len(self.size), len(self.spacing)}
+        lengths = {len(self.patch), len(self.size), len(self.spacing), len(self.whole)}
         if len(lengths) != 1 or self.ndim not in (2, 3):
             raise ConfigError(
-                f"input '{self.name}': expected patch, size and spacing of one rank, 2 or 3, "
-                f"got {self.patch}, {self.size}, {self.spacing}."
+                f"input '{self.name}': expected patch, sizes and spacing of one rank, 2 or 3, "
+                f"got {self.patch}, {self.size}, {self.spacing}, {self.whole}."
             )
-        if any(p < 1 or s < p or s % p for s, p in zip(self.size, self.patch, strict=True)):
-            raise ConfigError(
-                f"input '{self.name}': expected a size that the patch {self.patch} divides, got {self.size}."
-            )
+        for size in (self.size, self.whole):
+            if any(p < 1 or s < p or s % p for s, p in zip(size, self.patch, strict=True)):
+                raise ConfigError(
+                    f"input '{self.name}': expected a size that the patch {self.patch} divides, got {size}."
+                )
         if self.normalisation.mean and len(self.normalisation.mean) != len(self.bands):
             raise ConfigError(f"input '{self.name}': expected one mean per band of {self.bands}.")
 
@@ -79,6 +83,11 @@ class Input:
     def ndim(self) -> int:
         """Spatial axes: 2 or 3."""
         return len(self.patch)
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """Voxels to which a whole image is fitted."""
+        return self.whole_size or self.size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ class Prepared:
 
 
 def prepare(image: np.ndarray, bands: BandNames, entry: Input, *, valid: np.ndarray | None = None) -> Prepared:
-    """Turn a whole image (C, *S) of any size into an encoder's input of `entry.size`.
+    """Turn a whole image (C, *S) of any size into an encoder's input of `entry.whole` voxels.
 
     Bands are picked by name, what is not data is found (`measured`), the content is fitted (`fit`), and the value space
     is worked out (`offset_scale`). `valid` (*S) overrides the search for what is data.
@@ -57,7 +57,7 @@ def prepare(image: np.ndarray, bands: BandNames, entry: Input, *, valid: np.ndar
     valid = measured(image, entry) if valid is None else valid
     mean, std = measure(image, valid) if entry.normalisation.method == "per_image" else (None, None)
     offset, scale = offset_scale(entry.normalisation, image.dtype, mean, std)
-    fitted, inside = fit(image, valid, entry.size)
+    fitted, inside = fit(image, valid, entry.whole)
     return Prepared(image=fitted, valid=inside, offset=offset, scale=scale)
 
 

@@ -244,7 +244,7 @@ class TileDataset:
         return self._sample(item, self._flip(item, image), self._flip(item, valid), decoded)
 
     def _whole(self, item: Item) -> Sample:
-        size = self.streams[item.stream].input.size
+        size = self.streams[item.stream].input.whole
         if len(size) == 2:
             decoded = self._decoded(item)
             image, fitted = fit(decoded.image, _everywhere(decoded), size)
@@ -266,7 +266,8 @@ class TileDataset:
         if lazy is None or not lazy.windowed or exact:
             decoded = held or self._decoded(item, lazy)
             return decoded, place(content_box(_everywhere(decoded)))
-        size = self.streams[item.stream].input.size
+        entry = self.streams[item.stream].input
+        size = entry.whole if item.mode == "whole" else entry.size
         start = place(tuple(slice(0, n) for n in lazy.size))
         inside = tuple(slice(max(0, a), min(n, a + s)) for a, s, n in zip(start, size, lazy.size, strict=True))
         decoded = self._found(item, self._bands(item, lazy, lazy.read(inside)))

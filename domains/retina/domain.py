@@ -20,13 +20,18 @@ VOLUME_FLIPS = (True, False, True)
 ORDINAL_LABELS = ("grade", "retinopathy_grade", "macular_edema_risk", "dr_grade", "diagnosis_grade")
 
 
-def photograph(size: int, patch: int) -> Input:
-    """Describe colour fundus photographs: the disc is data, its black surround is not; no physical size is known."""
+def photograph(size: int, patch: int, whole: int) -> Input:
+    """Describe colour fundus photographs: the disc is data, its black surround is not; no physical size is known.
+
+    Whole photographs are seen about as large as training crops show their share, so that a lesion that was learnt in a
+    crop is met again at the same scale.
+    """
     return Input(
         name="photograph",
         bands=RGB,
         patch=(patch, patch),
         size=(size, size),
+        whole_size=(whole, whole),
         spacing=(1.0, 1.0),
         unit="px",
         normalisation=FUNDUS,

@@ -48,7 +48,7 @@ def run(config: Embed, options: Options) -> Path:
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
         }
     )
-    about = {"encoder": images.encoder, "pool": images.pool, "size": list(entry.size), "halfseen": core.__version__}
+    about = {"encoder": images.encoder, "pool": images.pool, "size": list(entry.whole), "halfseen": core.__version__}
     table = table.replace_schema_metadata({"halfseen": json.dumps(about)})
     options.out.parent.mkdir(parents=True, exist_ok=True)
     publish(options.out, lambda path: pq.write_table(table, path))

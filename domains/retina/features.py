@@ -39,7 +39,7 @@ class Images:
         group: the column that names patients; none = the list's own `group` column, else every image for itself.
         kind: photograph or volume, where the data has both.
         pool: how tokens become one vector; their mean and spread, since lesions are small and few.
-        size: voxels of the image that the encoder sees, one number or one per axis; none = the size it was trained on.
+        size: voxels of the image that the encoder sees, one number or one per axis; none = as its contract says.
         workers: loader processes.
         device: auto, cpu, cuda.
     """
@@ -117,7 +117,7 @@ def input_of(encoder: Encoder, manifest: Manifest, size: tuple[int, ...] | None)
         size = size * ndim
     if len(size) != ndim:
         raise ConfigError(f"option 'size': expected one or {ndim} numbers, got {size}.")
-    return replace(entry, size=size)
+    return replace(entry, whole_size=size)
 
 
 def random_weights(encoder: Encoder, seed: int) -> Encoder:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +121,7 @@ def run(config: FinetuneRetina, options: Options) -> Path:
         split=tuple(manifest.column("split")),
     )
     flips = domain.PHOTOGRAPH_FLIPS if entry.ndim == 2 else domain.VOLUME_FLIPS
+    entry = replace(entry, size=entry.whole)  # crops are as large as what is scored
     stream = StreamSpec(input=entry, batch_size=config.batch_size, scale=config.scale, flips=flips)
     loader = TileLoader(manifest, [stream], seed=config.training.seed, workers=images.workers)
     with torch.random.fork_rng(devices=[]):

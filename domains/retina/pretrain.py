@@ -47,10 +47,10 @@ def tiny() -> Pretrain:
     """
     return Pretrain(
         recipe=Uni4Eye(
-            encoder=_encoder(192, 6, 3, photograph=(128, 16), volume=((32, 32, 32), (8, 8, 8))),
+            encoder=_encoder(192, 6, 3, photograph=(128, 16, 256), volume=((32, 32, 32), (8, 8, 8))),
             predictor=TransformerSpec(width=96, depth=1, heads=3),
         ),
-        data=_data(photographs=32, volumes=32),
+        data=_data(photographs=32, volumes=32, scale=(0.1, 0.6)),
         optim=Optim(lr=1.5e-3, warmup_steps=60, clip_norm=1.0),
         steps=600,
         how=How(validate_every=100, save_every=200, log_every=50),
@@ -101,7 +101,7 @@ def uni4eye_large() -> Pretrain:
     Source: Uni4Eye (Cai et al. 2022, arXiv 2203.04614): ViT-L, patches 16 and 16^3, mask 0.75, decoder 512 x 8, rates
     1e-3 per 256 images, warm-up 40 of 200 epochs. Deviations: kinds take turns by steps, not by epochs; volumes 64 slices.
     """
-    encoder = _encoder(1024, 24, 16, photograph=(224, 16), volume=((64, 224, 224), (16, 16, 16)))
+    encoder = _encoder(1024, 24, 16, photograph=(224, 16, 224), volume=((64, 224, 224), (16, 16, 16)))
     return Pretrain(
         recipe=Uni4Eye(encoder=encoder, predictor=TransformerSpec(width=512, depth=8, heads=16)),
         data=_data(photographs=512, volumes=64),
@@ -119,17 +119,17 @@ def _encoder(
     depth: int,
     heads: int,
     *,
-    photograph: tuple[int, int] = (224, 16),
+    photograph: tuple[int, int, int] = (224, 16, 224),
     volume: tuple[tuple[int, int, int], tuple[int, int, int]] = ((32, 128, 128), (8, 16, 16)),
 ) -> ViTSpec:
     inputs = (domain.photograph(*photograph), domain.volume(*volume))
     return ViTSpec(contract=Contract(inputs=inputs), width=width, depth=depth, heads=heads)
 
 
-def _data(*, photographs: int, volumes: int) -> Data:
+def _data(*, photographs: int, volumes: int, scale: tuple[float, float] = (0.2, 1.0)) -> Data:
     return Data(
         streams=(
-            Stream(input="photograph", batch_size=photographs, scale=(0.2, 1.0), flips=domain.PHOTOGRAPH_FLIPS),
+            Stream(input="photograph", batch_size=photographs, scale=scale, flips=domain.PHOTOGRAPH_FLIPS),
             Stream(input="volume", batch_size=volumes, flips=domain.VOLUME_FLIPS),
         )
     )

@@ -35,7 +35,7 @@ def test_formula_gives_the_published_cost_of_mae_base() -> None:
 
 
 def test_one_step_of_ours_lowers_the_loss_on_its_own_batch() -> None:
-    work = replace(WORK, image=64)
+    work = replace(WORK, image=64, depth=2, decoder_depth=1)
     images = torch.randn(2, 3, 64, 64)
     module = HalfseenMae(work)
     step = train_step(module, images, lr=1e-3)

@@ -261,3 +261,13 @@ def test_cache_keeps_within_its_budget_and_travels_empty(dataset: TileDataset) -
 def test_stream_options_are_checked(options: dict[str, object], message: str, photograph_input: Input) -> None:
     with pytest.raises(ConfigError, match=message):
         StreamSpec(**({"input": photograph_input, "batch_size": 1} | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("stream", "row"), [(0, 3), (1, 11), (1, 12)])
+def test_whole_images_may_be_larger_than_crops(dataset: TileDataset, stream: int, row: int) -> None:
+    entry = dataset.streams[stream].input
+    twice = tuple(2 * n for n in entry.size)
+    larger = StreamSpec(input=replace(entry, whole_size=twice), batch_size=1)
+    again = TileDataset(dataset.manifest, [larger], seed=1)
+    for mode, size in (("crop", entry.size), ("whole", twice)):
+        assert again[Item(stream=0, row=row, index=0, mode=mode)].image.shape[1:] == size
