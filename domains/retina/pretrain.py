@@ -168,7 +168,8 @@ def run(config: Pretrain, options: Options) -> Path:
             recipe = build(config.recipe, config.seed)
             held_out = (lambda: _held_out(loader)) if config.data.held_out else None
             fit(recipe, config, folder, batches=loader.batches, held_out=held_out, world=world)
-            world.on_main(lambda: _report(options, config, recipe, loader, what))
+            pictures = _draw(recipe, loader)
+            world.on_main(lambda: _report(options, config, pictures, what))
     return options.out
 
 
@@ -209,8 +210,8 @@ def _record(folder: RunFolder, manifest: Manifest) -> None:
     manifest.write(path)
 
 
-def _report(options: Options, config: Pretrain, recipe: Recipe, loader: TileLoader, what: str) -> None:
-    path = options.out
+def _draw(recipe: Recipe, loader: TileLoader) -> list[Pictures]:
+    """Picture held-out images, on every rank at once: a recipe's loss is a sum over ranks."""
     recipe.eval()
     device = next(recipe.parameters()).device
     pictures: list[Pictures] = []
@@ -220,10 +221,14 @@ def _report(options: Options, config: Pretrain, recipe: Recipe, loader: TileLoad
                 batch = batch.to(device)
                 shown = recipe(batch, batch.rng, pictures=True).pictures
                 pictures += [shown] if shown is not None else []
+    return pictures
+
+
+def _report(options: Options, config: Pretrain, pictures: list[Pictures], what: str) -> None:
     if pictures:
-        save_panels(path / "figures", pictures, contract=recipe.encoder.contract, step=config.steps)
+        save_panels(options.out / "figures", pictures, contract=config.recipe.encoder.contract, step=config.steps)
     title = f"Retina, preset {options.preset}" if options.preset else "Retina"
-    write_report(path, title=title, notes=[what], command=["python", *sys.orig_argv[1:]])
+    write_report(options.out, title=title, notes=[what], command=["python", *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":
