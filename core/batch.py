@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Batch:
         key: (B,) int64, each sample's randomness key (`core.rng.key(seed, epoch, index)`).
         index: (B,) int64, position of each sample in the endless counter order of its source.
         row: (B,) int64, row of the manifest that each sample came from.
+        origin: (B, ndim) float32, where each sample begins in its whole image, in `unit`; None = at 0, as whole images do.
     """
 
     image: Tensor
@@ -43,6 +45,7 @@ class Batch:
     key: Tensor
     index: Tensor
     row: Tensor
+    origin: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape != self.valid.shape or self.image.shape[1] != len(self.bands):
@@ -73,8 +76,13 @@ class Batch:
         return self._each(lambda tensor: tensor[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        fields: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in vars(self).items()}
-        return Batch(**fields)
+        given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in given.items()})
+
+    @cached_property
+    def complete(self) -> bool:
+        """True where every voxel is measured data, the common case that parts may take a shorter way for."""
+        return bool(self.valid.all())
 
     def normalised(self) -> Batch:
         """Cast to float32 in the encoder's value space; what is not valid or not finite becomes 0 and not valid.
@@ -83,11 +91,11 @@ class Batch:
         """
         ones = (1,) * len(self.size)
         offset, scale = (t.reshape(*t.shape, *ones) for t in (self.offset, self.scale))
-        image = (self.image.to(torch.float32) - offset) * scale
-        valid = self.valid & torch.isfinite(image)
+        image = (self.image.to(torch.float32) - offset).mul_(scale)
+        valid = self.valid & torch.isfinite(image) if self.image.is_floating_point() else self.valid
         return replace(
             self,
-            image=torch.where(valid, image, 0.0),
+            image=image.masked_fill_(~valid, 0.0),
             valid=valid,
             offset=torch.zeros_like(self.offset),
             scale=torch.ones_like(self.scale),
@@ -118,6 +126,8 @@ class Batch:
 
 def valid_share(batch: Batch, grid: Grid) -> Tensor:
     """Measure how much of each token is data: (B, N) float32 in [0, 1] over its voxels and bands."""
+    if batch.complete:
+        return torch.ones(len(batch), grid.num_tokens, device=batch.valid.device)
     return patchify(batch.valid, grid.patch).to(torch.float32).mean(-1)
 
 

@@ -15,16 +15,21 @@ class Plan:
     Attributes:
         see: (B, N) bool, True = the encoder may read this token. Never an invalid token.
         hide: (B, N) bool, True = this token is to be predicted. Never an invalid token.
-        score: per named loss term (B, N) float weight; a term that is absent is scored on `hide`.
+        score: per named loss term (B, N) weight, float or bool; a term that is absent is scored on `hide`.
     """
 
     see: Tensor
     hide: Tensor
     score: dict[str, Tensor] = field(default_factory=dict)
 
-    def scored(self, term: str) -> Tensor:
-        """Give the weight (B, N) of a loss term: its own, or 1 on hidden tokens."""
-        return self.score.get(term, self.hide)
+    def weigh(self, weight: Tensor, term: str) -> Tensor:
+        """Restrict a target's weight (B, N, P) to where a loss term is scored: its own tokens, or the hidden ones.
+
+        Yes-or-no weights stay boolean, which keeps the loss cheap.
+        """
+        where = self.score.get(term, self.hide)[..., None]
+        both = weight.dtype == where.dtype == torch.bool
+        return weight & where if both else weight * where
 
 
 def hide_share(priority: Tensor, valid: Tensor, ratio: float) -> Plan:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from core.batch import Batch
+from core.contract import Input
 from core.errors import ShapeError
 from core.shapes import Grid
 
@@ -30,7 +32,7 @@ def sincos(position: Tensor, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def grid_positions(grid: Grid, width: int, scale: Tensor | None = None) -> Tensor:
+def grid_positions(grid: Grid, width: int, scale: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
     """Encode every token's place, (1 or B, N, D) float32.
 
     Source: He et al. 2021, arXiv 2111.06377 (2D tables). Deviations: any rank; a third axis appends its own channels,
@@ -40,6 +42,7 @@ def grid_positions(grid: Grid, width: int, scale: Tensor | None = None) -> Tenso
         grid: the tokens.
         width: D, even.
         scale: (B, ndim) spacing of each sample divided by the nominal one, array order; None = nominal.
+        origin: (B, ndim) place of the first token, in patches at the nominal spacing; None = 0.
     """
     precise = torch.float32 if scale is not None and scale.device.type == "mps" else torch.float64
     factor = torch.ones(1, grid.ndim, dtype=precise) if scale is None else scale.to(precise)
@@ -47,11 +50,22 @@ def grid_positions(grid: Grid, width: int, scale: Tensor | None = None) -> Tenso
     parts = []
     for channels, axis in zip(widths, reversed(range(grid.ndim)), strict=True):  # x is the last array axis
         steps = torch.arange(grid.tokens[axis], dtype=precise, device=factor.device)
-        code = sincos(steps[None] * factor[:, axis, None], channels).to(torch.float32)
+        place = steps[None] * factor[:, axis, None]
+        if origin is not None:
+            place = place + origin[:, axis, None].to(precise)
+        code = sincos(place, channels).to(torch.float32)
         shape = [batch, *(1 for _ in grid.tokens), channels]
         shape[1 + axis] = grid.tokens[axis]
         parts.append(code.reshape(shape).expand(batch, *grid.tokens, channels))
     return torch.cat(parts, dim=-1).reshape(batch, grid.num_tokens, width)
+
+
+def batch_positions(batch: Batch, entry: Input, grid: Grid, width: int) -> Tensor:
+    """Encode where every token of a batch is, (B, N, D): in its whole image, measured in patches at nominal spacing."""
+    nominal = torch.tensor(entry.spacing, device=batch.spacing.device)
+    patch = nominal * torch.tensor(entry.patch, device=nominal.device)
+    origin = None if batch.origin is None else batch.origin / patch
+    return grid_positions(grid, width, batch.spacing / nominal, origin)
 
 
 def resample_table(table: Tensor, have: tuple[int, ...], want: tuple[int, ...]) -> Tensor:

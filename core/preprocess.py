@@ -8,6 +8,7 @@ valid never reaches a result. Reading files and drawing crops live in `datasets`
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,14 +125,28 @@ def fit(image: np.ndarray, valid: np.ndarray, size: tuple[int, ...]) -> tuple[np
     box = content_box(valid)
     lengths = [part.stop - part.start for part in box]
     if valid.ndim == 2:
-        share = min(s / n for s, n in zip(size, lengths, strict=True))
-        inner = tuple(min(s, max(1, round(n * share))) for s, n in zip(size, lengths, strict=True))
+        inner = resized(lengths, size)
         image, valid = resample(image[(slice(None), *box)], valid[box], inner)
         box = tuple(slice(0, n) for n in inner)
     start = centred(box, size)
     image, valid = cut(image, valid, start, size)
     image = np.where(valid, image, 0).astype(np.float32)
     return image, np.broadcast_to(valid, image.shape).copy()
+
+
+def resized(lengths: Sequence[int], size: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths of 2D content after it is resized to fit into `size`, keeping its aspect."""
+    share = min(s / n for s, n in zip(size, lengths, strict=True))
+    return tuple(min(s, max(1, round(n * share))) for s, n in zip(size, lengths, strict=True))
+
+
+def placed(window: Window, box: Window, size: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Say where `fit` would put a window of a 2D image whose content is `box`: start and length per axis, in voxels of `size`."""
+    inner = resized([part.stop - part.start for part in box], size)
+    before = [-start for start in centred(tuple(slice(0, n) for n in inner), size)]
+    shares = [n / (part.stop - part.start) for n, part in zip(inner, box, strict=True)]
+    starts = [b + (w.start - c.start) * s for b, w, c, s in zip(before, window, box, shares, strict=True)]
+    return tuple(starts), tuple((w.stop - w.start) * s for w, s in zip(window, shares, strict=True))
 
 
 def centred(box: Window, size: tuple[int, ...]) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         key=torch.tensor([sample.key for sample in samples], dtype=torch.int64),
         index=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         row=torch.tensor([sample.row for sample in samples], dtype=torch.int64),
+        origin=torch.tensor([sample.origin for sample in samples], dtype=torch.float32),
     )
 
 

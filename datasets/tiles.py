@@ -19,7 +19,7 @@ from core.bands import BandNames, align
 from core.contract import Input
 from core.errors import BandError, ConfigError, DataError, HalfseenError
 from core.geometry import Unit
-from core.preprocess import Window, centred, content_box, cut, fit, measure, measured, offset_scale, resample
+from core.preprocess import Window, centred, content_box, cut, fit, measure, measured, offset_scale, placed, resample
 from core.rng import key, numpy_rng
 from datasets.image import LazyImage
 from datasets.manifest import Manifest
@@ -57,6 +57,11 @@ class StreamSpec:
         if self.flips and len(self.flips) != self.input.ndim:
             raise ConfigError(
                 f"stream '{self.name}': expected one flip per axis of {self.input.ndim}, got {self.flips}."
+            )
+        if self.input.ndim == 2 and self.input.unit != "px":
+            raise ConfigError(
+                f"stream '{self.name}': expected unit px, got {self.input.unit}: 2D images are resized, and a size in "
+                f"{self.input.unit} would no longer be true."
             )
         if self.input.background == "dark" and self.input.ndim != 2:
             raise ConfigError(f"stream '{self.name}': a dark background is found on 2D images only.")
@@ -100,6 +105,7 @@ class Sample:
     key: int
     index: int
     row: int
+    origin: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,14 @@ class Failure:
 
     kind: str
     message: str
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a photograph's crop lies in its whole image as `fit` shows it: start, and step from pixel to pixel."""
+
+    start: tuple[float, ...]
+    step: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -220,8 +234,16 @@ class TileDataset:
                 break
         pixels = decoded.image[(slice(None), *best)]
         inside = np.ones(pixels.shape[1:], dtype=bool) if decoded.valid is None else decoded.valid[best]
-        image, valid = resample(pixels, inside, (spec.input.size[0], spec.input.size[1]))
-        return self._sample(item, self._flip(item, image), self._flip(item, valid), decoded)
+        entry = spec.input
+        image, valid = resample(pixels, inside, (entry.size[0], entry.size[1]))
+        starts, lengths = placed(best, box, entry.whole)
+        mirrored = self._mirrored(item)
+        starts = tuple(
+            whole - start - length if turned else start
+            for start, length, whole, turned in zip(starts, lengths, entry.whole, mirrored, strict=True)
+        )
+        place = _Place(starts, tuple(length / n for length, n in zip(lengths, entry.size, strict=True)))
+        return self._sample(item, _flip(image, mirrored), _flip(valid, mirrored), decoded, place)
 
     def _volume(self, item: Item) -> Sample:
         """Random window at native spacing; a volume shorter than the window along an axis is centred in it.
@@ -241,7 +263,8 @@ class TileDataset:
                 break
         assert best is not None
         image, valid, decoded = best
-        return self._sample(item, self._flip(item, image), self._flip(item, valid), decoded)
+        mirrored = self._mirrored(item)
+        return self._sample(item, _flip(image, mirrored), _flip(valid, mirrored), decoded)
 
     def _whole(self, item: Item) -> Sample:
         size = self.streams[item.stream].input.whole
@@ -273,7 +296,9 @@ class TileDataset:
         decoded = self._found(item, self._bands(item, lazy, lazy.read(inside)))
         return decoded, tuple(a - part.start for a, part in zip(start, inside, strict=True))
 
-    def _sample(self, item: Item, image: np.ndarray, valid: np.ndarray, decoded: _Decoded) -> Sample:
+    def _sample(
+        self, item: Item, image: np.ndarray, valid: np.ndarray, decoded: _Decoded, place: _Place | None = None
+    ) -> Sample:
         spec = self.streams[item.stream].input
         dtype = decoded.image.dtype
         if item.mode == "crop" and image.dtype != dtype:  # resampled: whole numbers travel as whole numbers
@@ -284,6 +309,10 @@ class TileDataset:
             image = np.where(valid, image, 0.0).astype(np.float32)
         offset, scale = self._value_space(item, decoded)
         spacing, unit = self._spacing(item)
+        origin = (0.0,) * len(spacing)
+        if place is not None:
+            origin = tuple(start * step for start, step in zip(place.start, spacing, strict=True))
+            spacing = tuple(step * share for step, share in zip(spacing, place.step, strict=True))
         stream = (spec.name, item.epoch) if item.mode == "crop" else (spec.name, "whole")
         return Sample(
             image=np.ascontiguousarray(image),
@@ -296,6 +325,7 @@ class TileDataset:
             key=key(self.seed, "sample", *stream, item.row),
             index=item.index,
             row=item.row,
+            origin=origin,
         )
 
     def _value_space(self, item: Item, decoded: _Decoded) -> tuple[np.ndarray, np.ndarray]:
@@ -312,16 +342,11 @@ class TileDataset:
             return spec.spacing, "px"
         return tuple(self._fact("spacing", item.row)), spec.unit
 
-    def _flip(self, item: Item, array: np.ndarray) -> np.ndarray:
-        flips = self.streams[item.stream].flips
-        if not any(flips):
-            return array
+    def _mirrored(self, item: Item) -> tuple[bool, ...]:
+        """Draw along which axes this sample is mirrored."""
+        flips = self.streams[item.stream].flips or (False,) * self.streams[item.stream].input.ndim
         drawn = self._rng("flip", item, 0).random(len(flips)) < 0.5
-        turned: list[Any] = [
-            slice(None, None, -1 if legal and hit else 1) for legal, hit in zip(flips, drawn, strict=True)
-        ]
-        flipped: np.ndarray = array[(Ellipsis, *turned)]
-        return flipped
+        return tuple(bool(legal and hit) for legal, hit in zip(flips, drawn, strict=True))
 
     def _rng(self, use: str, item: Item, draw: int) -> np.random.Generator:
         return numpy_rng(self.seed, use, self.streams[item.stream].name, item.epoch, item.row, draw)
@@ -370,3 +395,9 @@ class TileDataset:
 
 def _everywhere(decoded: _Decoded) -> np.ndarray:
     return np.ones(decoded.image.shape[1:], dtype=bool) if decoded.valid is None else decoded.valid
+
+
+def _flip(array: np.ndarray, mirrored: tuple[bool, ...]) -> np.ndarray:
+    turned: list[Any] = [slice(None, None, -1 if hit else 1) for hit in mirrored]
+    flipped: np.ndarray = array[(Ellipsis, *turned)]
+    return flipped

@@ -17,7 +17,7 @@ from core.encoders.base import Backbone, EncoderSpec, Pool, Tokens
 from core.errors import ConfigError, DataError
 from core.patch_embed import PatchEmbed
 from core.plan import Plan, visible_index
-from core.pos_embed import grid_positions, resample_table
+from core.pos_embed import batch_positions, grid_positions, resample_table
 from core.shapes import Grid
 
 
@@ -152,8 +152,7 @@ class ViT(Backbone):
 
     def _positions(self, entry: Input, grid: Grid, batch: Batch) -> tuple[Tensor | float, Tensor]:
         if entry.name not in self.tables:
-            nominal = torch.tensor(entry.spacing, device=batch.spacing.device)
-            return 0.0, grid_positions(grid, self.spec.width, batch.spacing / nominal)
+            return 0.0, batch_positions(batch, entry, grid, self.spec.width)
         table = resample_table(self.tables[entry.name], self.spec.tables[entry.name], grid.tokens)
         count = int(self.spec.class_token)
         return table[:, :count], table[:, count:]

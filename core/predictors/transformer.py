@@ -13,7 +13,7 @@ from core.encoders.base import Tokens
 from core.encoders.vit import LAYER_NORM, init_linear, make_blocks, run_blocks
 from core.errors import ConfigError
 from core.plan import Plan, spread
-from core.pos_embed import grid_positions
+from core.pos_embed import batch_positions, grid_positions
 from core.predictors.base import PredictorSpec
 from core.shapes import Grid
 
@@ -80,8 +80,7 @@ class TransformerPredictor(nn.Module):
             count = table.shape[1] - full.shape[1]
             prefix, full = prefix + table[:, :count], full + table[:, count:]
         else:
-            nominal = torch.tensor(entry.spacing, device=batch.spacing.device)
-            full = full + grid_positions(tokens.grid, self.spec.width, batch.spacing / nominal)
+            full = full + batch_positions(batch, entry, tokens.grid, self.spec.width)
         known = plan.see | plan.hide
         hidden = run_blocks(self.blocks, torch.cat([prefix, full], dim=1), None if bool(known.all()) else known)
         values: Tensor = self.heads[entry.name](self.norm(hidden[:, prefix.shape[1] :]))

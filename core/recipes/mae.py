@@ -61,7 +61,7 @@ class MaeRecipe(Recipe):
         plan = self.masker(batch, grid, rng)
         tokens = self.encoder(batch, plan)
         prediction = self.predictor(tokens, plan, batch)
-        loss = masked_mean(squared(prediction, value), weight * plan.scored("image")[..., None])
+        loss = masked_mean(squared(prediction, value), plan.weigh(weight, "image"))
 
         shown = None
         if pictures:

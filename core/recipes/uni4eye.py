@@ -80,7 +80,7 @@ class Uni4EyeRecipe(Recipe):
         for branch, target in self.targets.items():
             value, weight = target(batch, grid)
             prediction = self.predictors[branch](tokens, plan, batch)
-            terms[branch] = masked_mean(squared(prediction, value), weight * plan.scored(branch)[..., None])
+            terms[branch] = masked_mean(squared(prediction, value), plan.weigh(weight, branch))
             if pictures:
                 true = batch.image if branch == "image" else target.picture(value, batch, grid)
                 branches[branch] = (target.picture(prediction.float(), batch, grid), true)

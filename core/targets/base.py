@@ -22,7 +22,7 @@ class Target(ABC):
 
     @abstractmethod
     def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Give value and weight, both (B, N, P) float32; the weight is 0 where the value rests on missing data."""
+        """Give value (B, N, P) float32 and weight (B, N, P) float or bool, 0 where the value rests on missing data."""
 
     @abstractmethod
     def picture(self, prediction: Tensor, batch: Batch, grid: Grid) -> Tensor:

@@ -54,14 +54,14 @@ class Gradient(Target):
 
     def _map(self, batch: Batch) -> tuple[Tensor, Tensor]:
         value = gradient_magnitude(batch.image, batch.spacing, self.kernel)
-        solid = _eroded(batch.valid, self.kernel // 2)
+        solid = batch.valid if batch.complete else _eroded(batch.valid, self.kernel // 2)
         if self.normalise == "per_sample":
             axes = tuple(range(2, value.ndim))
             mean_square = (value.square() * solid).sum(axes, keepdim=True) / solid.sum(axes, keepdim=True).clamp(
                 min=1.0
             )
             value = value / mean_square.sqrt().clamp(min=_FLOOR)
-        return torch.where(solid > 0, value, 0.0), solid
+        return torch.where(solid, value, 0.0), solid
 
 
 def sobel(image: Tensor, axis: int, kernel: int) -> Tensor:
@@ -100,6 +100,6 @@ def uni4eye_gradient_map(image: Tensor) -> Tensor:
 
 
 def _eroded(valid: Tensor, reach: int) -> Tensor:
-    """1.0 where the whole neighbourhood is valid; outside the image counts as valid."""
+    """True where the whole neighbourhood is valid; outside the image counts as valid."""
     pool = functional.max_pool2d if valid.ndim == 4 else functional.max_pool3d
-    return 1.0 - pool((~valid).to(torch.float32), kernel_size=2 * reach + 1, stride=1, padding=reach)
+    return pool((~valid).to(torch.float32), kernel_size=2 * reach + 1, stride=1, padding=reach) == 0.0

@@ -40,26 +40,38 @@ class Pixels(Target):
 
     def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
         """Give the patch vectors, band-major, and 1 where they were measured."""
-        value = patchify(batch.image, grid.patch)
-        weight = patchify(batch.valid, grid.patch).to(value.dtype)
-        mean, deviation = self._statistics(value, weight, grid)
-        return (value - mean) / deviation, weight
+        value, weight = patchify(batch.image, grid.patch), self._measured(batch, grid)
+        if self.normalise == "none":
+            return value, weight
+        mean, deviation = self._statistics(value, weight, batch.complete, grid)
+        apart = (*mean.shape[:3], -1)
+        return ((value.reshape(apart) - mean) / deviation).reshape(value.shape), weight
 
     def picture(self, prediction: Tensor, batch: Batch, grid: Grid) -> Tensor:
         """Undo the normalisation with each true patch's own statistics, which a reader should be told."""
-        weight = patchify(batch.valid, grid.patch).to(torch.float32)
-        mean, deviation = self._statistics(patchify(batch.image, grid.patch), weight, grid)
-        return unpatchify(prediction * deviation + mean, grid)
-
-    def _statistics(self, value: Tensor, weight: Tensor, grid: Grid) -> tuple[Tensor | float, Tensor | float]:
-        """Mean and deviation over measured voxels, expanded to (B, N, P)."""
         if self.normalise == "none":
-            return 0.0, 1.0
+            return unpatchify(prediction, grid)
+        value = patchify(batch.image, grid.patch)
+        mean, deviation = self._statistics(value, self._measured(batch, grid), batch.complete, grid)
+        apart = (*mean.shape[:3], -1)
+        return unpatchify((prediction.reshape(apart) * deviation + mean).reshape(value.shape), grid)
+
+    def _measured(self, batch: Batch, grid: Grid) -> Tensor:
+        if batch.complete:
+            everywhere = torch.ones((), dtype=torch.bool, device=batch.valid.device)
+            return everywhere.expand(len(batch), grid.num_tokens, len(batch.bands) * grid.voxels)
+        return patchify(batch.valid, grid.patch)
+
+    def _statistics(self, value: Tensor, weight: Tensor, complete: bool, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Mean and deviation over measured voxels, (B, N, bands or 1, 1); the variance is unbiased, as MAE's."""
         bands = value.shape[2] // grid.voxels if self.normalise == "per_band" else 1
-        apart = (*value.shape[:2], bands, -1)
-        v, w = value.reshape(apart), weight.reshape(apart)
-        count = w.sum(-1, keepdim=True)
-        mean = (v * w).sum(-1, keepdim=True) / count.clamp(min=1.0)
-        variance = ((v - mean).square() * w).sum(-1, keepdim=True) / (count - 1.0).clamp(min=1.0)  # unbiased, as MAE
+        v = value.reshape(*value.shape[:2], bands, -1)
+        if complete and v.shape[3] > 1:
+            variance, mean = torch.var_mean(v, dim=3, keepdim=True)
+        else:
+            w = weight.reshape(v.shape)
+            count = w.sum(3, keepdim=True)
+            mean = (v * w).sum(3, keepdim=True) / count.clamp(min=1)
+            variance = ((v - mean).square() * w).sum(3, keepdim=True) / (count - 1).clamp(min=1)
         floored = variance + 1e-6 if self.normalise == "joint" else variance.clamp(min=self.variance_floor)
-        return mean.expand_as(v).reshape(value.shape), floored.sqrt().expand_as(v).reshape(value.shape)
+        return mean, floored.sqrt()

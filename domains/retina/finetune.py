@@ -180,7 +180,7 @@ def _whole(manifest: Manifest, labelled: Labelled, part: Split, stream: StreamSp
     if not len(rows):
         raise DataError(f"expected images in the split '{part}', got none: use more groups or a larger share.")
     for batch in whole_batches(manifest.take(rows.numpy()), stream.input, BATCH):
-        yield Batch(**{**vars(batch), "row": rows[batch.row]})
+        yield replace(batch, row=rows[batch.row])
 
 
 def _save(

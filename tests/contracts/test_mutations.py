@@ -21,14 +21,14 @@ EXAM = "tests/contracts/test_recipes.py"
 BREAKS = {
     "1 nodata": (
         "core/batch.py",
-        "image=torch.where(valid, image, 0.0)",
+        "image=image.masked_fill_(~valid, 0.0)",
         "image=image",
         f"{EXAM}::TestRecipes::test_missing_voxels_change_neither_loss_nor_gradient",
     ),
     "1 nodata, in a target": (
         "core/targets/gradient.py",
-        "solid = _eroded(batch.valid, self.kernel // 2)",
-        "solid = torch.ones_like(value)",
+        "solid = batch.valid if batch.complete else _eroded(batch.valid, self.kernel // 2)",
+        "solid = torch.ones_like(batch.valid)",
         "tests/core/targets/test_gradient.py::test_no_weight_beside_missing_data",
     ),
     "2 no leak": (

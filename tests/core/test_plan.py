@@ -47,7 +47,9 @@ def test_spread_of_nothing_is_the_fill():
 
 
 def test_a_term_is_scored_where_it_says_or_on_what_is_hidden():
-    hide, own = torch.tensor([[True, False]]), torch.tensor([[0.5, 0.5]])
+    hide, own = torch.tensor([[True, False]]), torch.tensor([[0.5, 0.25]])
     plan = Plan(see=~hide, hide=hide, score={"mimic": own})
-    assert plan.scored("image") is hide
-    assert plan.scored("mimic") is own
+    measured = torch.tensor([[[True, False], [True, True]]])
+    assert plan.weigh(measured, "image").tolist() == [[[True, False], [False, False]]]
+    assert plan.weigh(measured.float(), "image").tolist() == [[[1.0, 0.0], [0.0, 0.0]]]
+    assert plan.weigh(measured, "mimic").tolist() == [[[0.5, 0.0], [0.25, 0.25]]]

@@ -44,6 +44,12 @@ def test_samples_of_one_batch_may_differ_in_spacing():
     assert float((both[0, :, z] - both[1, :, z]).abs().max()) > 0.5
 
 
+def test_a_crop_has_the_positions_of_its_place_in_the_whole():
+    whole = grid_positions(Grid((6, 9), (8, 8)), 32).reshape(6, 9, 32)
+    crop = grid_positions(Grid((2, 3), (8, 8)), 32, torch.ones(1, 2), torch.tensor([[3.0, 4.0]]))
+    assert torch.equal(crop.reshape(2, 3, 32), whole[3:5, 4:7])
+
+
 def test_a_stored_table_is_resampled_in_3d_and_keeps_its_leading_rows():
     table = torch.randn(1, 2 + 4 * 4 * 4, 8)
     larger = resample_table(table, (4, 4, 4), (8, 4, 2))

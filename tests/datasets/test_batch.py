@@ -22,7 +22,9 @@ def test_batch_holds_the_samples_in_order(manifest: Manifest, photograph_input: 
     assert batch.row.tolist() == [4, 0, 7]
     assert batch.index.tolist() == [14, 10, 17]
     assert batch.key.tolist() == [sample.key for sample in samples]
-    assert batch.spacing.tolist() == [[1.0, 1.0]] * 3
+    for field in ("spacing", "origin"):
+        expected = torch.tensor([getattr(sample, field) for sample in samples])
+        assert torch.equal(getattr(batch, field), expected)
     for number, sample in enumerate(samples):
         assert np.array_equal(batch.image[number].numpy(), sample.image)
     normal = batch.normalised()

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from core.contract import Input, Normalisation
 from core.errors import BandError, ConfigError, DataError
@@ -271,3 +272,31 @@ def test_whole_images_may_be_larger_than_crops(dataset: TileDataset, stream: int
     again = TileDataset(dataset.manifest, [larger], seed=1)
     for mode, size in (("crop", entry.size), ("whole", twice)):
         assert again[Item(stream=0, row=row, index=0, mode=mode)].image.shape[1:] == size
+
+
+def test_a_crop_knows_where_it_lies_in_the_whole_image(tmp_path: Path, photograph_input: Input) -> None:
+    """Red codes x and green y, so every pixel of a crop says where it came from; mirrored ones too."""
+    y, x = np.mgrid[0:240, 0:240]
+    pixels = np.stack([x + 10, y + 10, np.full_like(x, 128)], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "ramp.png")
+    manifest = build_manifest([tmp_path / "ramp.png"])
+    entry = replace(photograph_input, background="none", whole_size=tuple(2 * n for n in photograph_input.size))
+    spec = StreamSpec(input=entry, batch_size=1, scale=(0.1, 0.6), flips=(False, True))
+    dataset = TileDataset(manifest, [spec], seed=0)
+    share = entry.whole[1] / 240
+    mirrored = 0
+    for epoch in range(20):
+        sample = dataset[Item(stream=0, row=0, index=0, epoch=epoch)]
+        first, last = sample.image[:, 0, 0].astype(float), sample.image[:, -1, -1].astype(float)
+        end = [o + s * n for o, s, n in zip(sample.origin, sample.spacing, entry.size, strict=True)]
+        assert (first[1] - 10) * share == pytest.approx(sample.origin[0], abs=4)
+        turned = first[0] > last[0]
+        mirrored += turned
+        left = entry.whole[1] - (first[0] - 10) * share if turned else (first[0] - 10) * share
+        right = entry.whole[1] - (last[0] - 10) * share if turned else (last[0] - 10) * share
+        assert left == pytest.approx(sample.origin[1], abs=4)
+        assert right == pytest.approx(end[1], abs=4)
+    assert 4 <= mirrored <= 16
+    whole = dataset[Item(stream=0, row=0, index=0, mode="whole")]
+    assert whole.origin == (0.0, 0.0)
+    assert whole.spacing == entry.spacing

@@ -1,6 +1,6 @@
 """A run that is killed at random moments and continued ends bit for bit where an uninterrupted one does.
 
-HALFSEEN_KILLS=30 sets the number of kills (default 8), spread over loader workers {0, 2} x processes {1, 2 gloo ranks}.
+HALFSEEN_KILLS=30 sets the number of kills (default 4), spread over loader workers {0, 2} x processes {1, 2 gloo ranks}.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-KILLS = int(os.environ.get("HALFSEEN_KILLS", "8"))
+KILLS = int(os.environ.get("HALFSEEN_KILLS", "4"))
 CASES = list(itertools.product((0, 2), (1, 2)))
 STEPS = 40
 SMALL = (
