@@ -67,3 +67,21 @@ class HalfseenMae(nn.Module):
             self.batch = batch_of(images)
         loss: Tensor = self.recipe(self.batch, self.batch.rng).loss
         return loss
+
+
+class HalfseenEncoder(nn.Module):
+    """The encoder alone, on what the masker lets it see or on every token; its "loss" is the mean of its tokens."""
+
+    def __init__(self, work: Work, *, visible_only: bool) -> None:
+        super().__init__()
+        built = recipe(work)
+        self.encoder, self.masker, self.visible_only = built.encoder, Random(ratio=work.ratio), visible_only
+        self.batch: Batch | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.batch is None:
+            self.batch, _ = self.encoder.prepare(batch_of(images))
+        grid = self.batch.grid(self.encoder.contract.inputs[0].patch)
+        plan = self.masker(self.batch, grid, self.batch.rng) if self.visible_only else None
+        tokens: Tensor = self.encoder(self.batch, plan).value
+        return tokens.square().mean()

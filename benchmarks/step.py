@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.imports import import_pairs
 from benchmarks.measure import Ratio, interleave, machine, train_flops, train_step
-from benchmarks.ours import HalfseenMae
+from benchmarks.ours import HalfseenEncoder, HalfseenMae
 from benchmarks.peers import PEERS, version
 from benchmarks.plain_mae import PlainAllTokens, PlainMae
 from benchmarks.sizes import SIZES, Work, all_token_flops, mae_flops
@@ -70,6 +70,12 @@ def steps(work: Work, device: torch.device, repeats: int, clock: Callable[[], fl
         gates.append(_gate(f"ours / best peer ({best})", Ratio.of(times[OURS], times[best]), limit=1.02))
     faster = Ratio.of(times[ALL], times[OURS])
     gates.append(_gate("all-token / ours (visible-only)", faster, floor=3.0 if work is SIZES["small"] else None))
+    halves = {seen: HalfseenEncoder(work, visible_only=seen).to(device) for seen in (True, False)}
+    alone = {str(seen): train_step(module, images) for seen, module in halves.items()}
+    encoder = interleave(alone, repeats, wait=wait, clock=clock)
+    gates.append(
+        _gate("encoder alone, all tokens / visible only", Ratio.of(encoder["False"], encoder["True"]), floor=3.0)
+    )
     for name, formula in ((OURS, mae_flops(work)), (PLAIN, mae_flops(work)), (ALL, all_token_flops(work))):
         share = flops[name] / (3 * formula)
         gates.append({"gate": f"FLOP of {name} / formula", "ratio": round(share, 4), "ok": abs(share - 1) <= 0.03})
