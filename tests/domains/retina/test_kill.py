@@ -41,8 +41,8 @@ def _start(out: Path, samples: Path, workers: int, ranks: int, mark: str, *, res
     words = ["tiny", "--data", str(samples), "--out", str(out), *SMALL, f"--how.workers={workers}"]
     command = [sys.executable, *(torchrun if ranks > 1 else []), "-m", "domains.retina.pretrain", *words]
     environment = os.environ | {"HALFSEEN_MARK": mark, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    log = (out.parent / f"{out.name}.log").open("ab")
-    return subprocess.Popen([*command, *(["--resume"] if resume else [])], env=environment, stdout=log, stderr=log)
+    with (out.parent / f"{out.name}.log").open("ab") as log:  # the child keeps its own handle
+        return subprocess.Popen([*command, *(["--resume"] if resume else [])], env=environment, stdout=log, stderr=log)
 
 
 def _marked(mark: str) -> list[int]:
