@@ -7,8 +7,6 @@ native spacing. `whole`, for validation and evaluation: `core.preprocess.fit`, t
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from core.errors import BandError, ConfigError, DataError, HalfseenError
 from core.geometry import Unit
 from core.preprocess import Window, centred, content_box, cut, fit, measure, measured, offset_scale, placed, resample
 from core.rng import key, numpy_rng
+from datasets.cache import Cache, Decoded
 from datasets.image import LazyImage
 from datasets.manifest import Manifest
 from datasets.readers import open_image
@@ -124,48 +123,6 @@ class _Place:
     step: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """An image in memory: (C, *S), where it is data (*S) (None = everywhere), and mean and std per band."""
-
-    image: np.ndarray
-    valid: np.ndarray | None
-    mean: np.ndarray | None
-    std: np.ndarray | None
-
-    @property
-    def bytes(self) -> int:
-        return self.image.nbytes + (0 if self.valid is None else self.valid.nbytes)
-
-
-class _Cache:
-    """Least-recently-used images of one process, within a budget of bytes; travels to a worker empty."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self._held: OrderedDict[tuple[int, int], _Decoded] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type[_Cache], tuple[int]]:
-        return _Cache, (self.budget,)
-
-    def get(self, name: tuple[int, int]) -> _Decoded | None:
-        with self._lock:
-            if name in self._held:
-                self._held.move_to_end(name)
-            return self._held.get(name)
-
-    def put(self, name: tuple[int, int], decoded: _Decoded) -> None:
-        with self._lock:
-            if name in self._held or decoded.bytes > self.budget:
-                return
-            self._held[name] = decoded
-            self._bytes += decoded.bytes
-            while self._bytes > self.budget:
-                self._bytes -= self._held.popitem(last=False)[1].bytes
-
-
 class TileDataset:
     """Samples by description: `dataset[Item(...)]`, and `dataset.__getitems__` for a whole batch.
 
@@ -195,7 +152,7 @@ class TileDataset:
         self.streams = tuple(streams)
         self.seed = seed
         self.readers = readers
-        self._cache = _Cache(cache_bytes)
+        self._cache = Cache(cache_bytes)
 
     def __getitem__(self, item: Item) -> Sample:
         """Read one sample.
@@ -251,7 +208,7 @@ class TileDataset:
         Of the draws in turn, the first of whose voxels at least half are data (padding not counted), else the best.
         """
         size = self.streams[item.stream].input.size
-        best: tuple[np.ndarray, np.ndarray, _Decoded] | None = None
+        best: tuple[np.ndarray, np.ndarray, Decoded] | None = None
         for draw in range(_ATTEMPTS):
             rng = self._rng("crop", item, draw)
             decoded, start = self._placed(item, lambda box, rng=rng: random_window(box, size, rng))  # type: ignore[misc]
@@ -277,7 +234,7 @@ class TileDataset:
         image, valid = cut(decoded.image, _everywhere(decoded), start, size)
         return self._sample(item, image.astype(np.float32), valid, decoded)
 
-    def _placed(self, item: Item, place: Callable[[Window], Starts]) -> tuple[_Decoded, Starts]:
+    def _placed(self, item: Item, place: Callable[[Window], Starts]) -> tuple[Decoded, Starts]:
         """Place a window in the content of a volume and read what it needs: the volume, or no more than the window.
 
         The start is relative to the array that comes with it.
@@ -297,7 +254,7 @@ class TileDataset:
         return decoded, tuple(a - part.start for a, part in zip(start, inside, strict=True))
 
     def _sample(
-        self, item: Item, image: np.ndarray, valid: np.ndarray, decoded: _Decoded, place: _Place | None = None
+        self, item: Item, image: np.ndarray, valid: np.ndarray, decoded: Decoded, place: _Place | None = None
     ) -> Sample:
         spec = self.streams[item.stream].input
         dtype = decoded.image.dtype
@@ -328,7 +285,7 @@ class TileDataset:
             origin=origin,
         )
 
-    def _value_space(self, item: Item, decoded: _Decoded) -> tuple[np.ndarray, np.ndarray]:
+    def _value_space(self, item: Item, decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
         normalisation = self.streams[item.stream].input.normalisation
         try:
             return offset_scale(normalisation, decoded.image.dtype, decoded.mean, decoded.std)
@@ -362,7 +319,7 @@ class TileDataset:
             raise DataError(f"{path}: the file changed since the manifest was built; build the manifest again.")
         return lazy
 
-    def _decoded(self, item: Item, lazy: LazyImage | None = None) -> _Decoded:
+    def _decoded(self, item: Item, lazy: LazyImage | None = None) -> Decoded:
         name = (item.stream, item.row)
         held = self._cache.get(name)
         if held is None:
@@ -378,7 +335,7 @@ class TileDataset:
             raise BandError(f"{lazy.path}: {error}") from None
         return image if order is None else image[order]
 
-    def _found(self, item: Item, image: np.ndarray) -> _Decoded:
+    def _found(self, item: Item, image: np.ndarray) -> Decoded:
         spec = self.streams[item.stream].input
         valid = measured(image, spec)
         mean = std = None
@@ -390,10 +347,10 @@ class TileDataset:
                 mean, std = (np.array(values)[order] for values in stored)
             else:
                 mean, std = measure(image, valid)
-        return _Decoded(image, None if valid.all() else valid, mean, std)
+        return Decoded(image, None if valid.all() else valid, mean, std)
 
 
-def _everywhere(decoded: _Decoded) -> np.ndarray:
+def _everywhere(decoded: Decoded) -> np.ndarray:
     return np.ones(decoded.image.shape[1:], dtype=bool) if decoded.valid is None else decoded.valid
 
 
