@@ -77,7 +77,8 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in given.items()})
+        changed = {name: change(value) for name, value in given.items() if isinstance(value, Tensor)}
+        return Batch(**(given | changed))
 
     @cached_property
     def complete(self) -> bool:

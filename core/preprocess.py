@@ -126,7 +126,7 @@ def fit(image: np.ndarray, valid: np.ndarray, size: tuple[int, ...]) -> tuple[np
     lengths = [part.stop - part.start for part in box]
     if valid.ndim == 2:
         inner = resized(lengths, size)
-        image, valid = resample(image[(slice(None), *box)], valid[box], inner)
+        image, valid = resample(image[(slice(None), *box)], valid[box], (inner[0], inner[1]))
         box = tuple(slice(0, n) for n in inner)
     start = centred(box, size)
     image, valid = cut(image, valid, start, size)
