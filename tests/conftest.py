@@ -49,7 +49,12 @@ def trained(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("runs") / "both"
     few = {"how.validate_every": 2, "how.save_every": 2, "optim.warmup_steps": 1, "steps": 4}
-    few |= {"data.streams.0.batch_size": 4, "data.streams.1.batch_size": 4, "data.paths": [str(samples)]}
+    few |= {
+        "data.streams.0.turns": 1,
+        "data.streams.0.batch_size": 4,
+        "data.streams.1.batch_size": 4,
+        "data.paths": [str(samples)],
+    }
     config = override(tiny(), few)
     return run(config, Options(out=out, preset="tiny"))
 
