@@ -126,7 +126,7 @@ def pretrain_main(
         description=description,
         presets=presets,
         default_preset=default_preset,
-        aliases={"data": "data.paths"},
+        aliases={"data": "data.paths", "group": "data.group"},
         resumable=True,
         plan=lambda config: plan_text(config, count(config) if count else {}),
         check=refuse,

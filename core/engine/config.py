@@ -47,11 +47,13 @@ class Data:
     Attributes:
         paths: folders, files or lists (CSV, Parquet); none = the domain's embedded sample set.
         streams: the kinds of batch, which take turns.
+        group: a list's column that names patients or scenes; none = its own `group` column, else every image for itself.
         held_out: share of the groups kept away from training for the fixed-mask validation loss, 0 to below 1.
     """
 
     paths: tuple[str, ...] = ()
     streams: tuple[Stream, ...]
+    group: str | None = None
     held_out: float = 0.1
 
     def __post_init__(self) -> None:

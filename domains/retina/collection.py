@@ -42,6 +42,8 @@ def collect(
     """
     announce = "" if paths else "SYNTHETIC sample set (no --data was given): drawn by a program, no patient was seen. "
     if not paths:
+        if group not in (None, "patient"):
+            raise ConfigError(f"the synthetic sample set groups its images by 'patient', got '{group}': give --data.")
         folder = cache_folder() / "retina-samples-{photographs}-{volumes}".format(**SAMPLES)
         if not folder.exists() and not quiet:
             say(f"drawing the synthetic sample set, once, into {folder}")

@@ -152,7 +152,7 @@ def _mae(
 def run(config: Pretrain, options: Options) -> Path:
     """Train, draw and report; every file that is refused is refused before the run folder exists."""
     with join_world(config.how.device) as world:
-        manifest, what = world.on_main(lambda: collect(config.data.paths))
+        manifest, what = world.on_main(lambda: collect(config.data.paths, group=config.data.group))
         manifest = split_groups(manifest, config.data.held_out, config.seed)
         config = resolve(config, manifest)
         say(f"{what}; {len(manifest.rows(split='held_out'))} images held out")

@@ -171,3 +171,10 @@ def test_no_run_at_the_encoder_path(verb, tmp_path):
     outcome = verb("evaluate", "--encoder", tmp_path / "nothing")
     assert outcome.code == 2
     assert "nothing" in outcome.sentence
+
+
+def test_the_sample_set_has_its_own_groups_and_labels(verb, trained, tmp_path):
+    outcome = verb("pretrain", "tiny", "--group", "site", "--out", tmp_path / "run")
+    _refused(outcome, ["'patient'", "site", "--data"], tmp_path / "run")
+    outcome = verb("evaluate", "--encoder", trained, "--label", "stage", "--out", tmp_path / "scores.json")
+    _refused(outcome, ["'grade'", "stage", "--data"], tmp_path / "scores.json")

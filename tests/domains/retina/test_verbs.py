@@ -46,6 +46,16 @@ def test_no_patient_is_on_both_sides(trained, samples):
     assert [sides[group] for group in manifest.column("group")] == manifest.column("split")
 
 
+def test_pretraining_holds_out_whole_patients(verb, lesions, tmp_path):
+    few = ["--steps=2", "--optim.warmup_steps=1", "--data.streams.0.batch_size=2", "--data.held_out=0.4"]
+    outcome = verb("pretrain", "tiny", "--data", lesions, "--group", "patient", "--out", tmp_path / "run", *few)
+    assert outcome.code == 0, outcome.err
+    manifest = Manifest.read(tmp_path / "run" / "data.parquet")
+    sides = set(zip(manifest.column("group"), manifest.column("split"), strict=True))
+    assert len(sides) == len(set(manifest.column("group"))) == 15
+    assert {split for _, split in sides} == {"train", "held_out"}
+
+
 def test_the_report_shows_both_branches_of_both_kinds(trained):
     page = (trained / "report.html").read_text()
     panels = json.loads((trained / "figures" / "panels.json").read_text())["rows"]
