@@ -73,7 +73,7 @@ class Verb(Generic[T]):
 
 def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a verb as a program: errors that are the user's to mend become one sentence and exit code 2."""
-    from core.engine.stop import Preempted
+    from core.engine.stop import EXIT_CODE, Preempted, leave
 
     try:
         execute(verb, sys.argv[1:] if argv is None else list(argv))
@@ -84,7 +84,7 @@ def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
     except Preempted as stopped:
         if _is_main():
             print(f"{stopped}. Continue with:\n  {_resume_command(stopped.path)}", file=sys.stderr)
-        sys.exit(stopped.code)
+        leave(EXIT_CODE)
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from core.engine.stop import Preempted
 from core.errors import ConfigError, HalfseenError
 
 T = TypeVar("T")
@@ -118,6 +119,9 @@ def pick_device(name: str, local_rank: int) -> torch.device:
 def world(device: str = "auto") -> Iterator[World]:
     """Join the processes that `torchrun` started, or be alone; leaves the group on the way out.
 
+    Not when the run was asked to stop: all is saved then, ranks end at slightly different moments, and taking a group
+    apart while a peer is gone aborts the process, now and then, with another exit code. `stop.leave` ends it.
+
     Raises:
         ConfigError: the device does not exist.
     """
@@ -132,7 +136,12 @@ def world(device: str = "auto") -> Iterator[World]:
         distributed.init_process_group("nccl", timeout=_PATIENCE, device_id=place)
     else:
         distributed.init_process_group("gloo", timeout=_PATIENCE)
+    leaving: Preempted | None = None
     try:
         yield World(rank, size, place)
+    except Preempted as stopped:
+        leaving = stopped
+        raise
     finally:
-        distributed.destroy_process_group()
+        if leaving is None:
+            distributed.destroy_process_group()

@@ -19,6 +19,7 @@ from core.engine.config import Data, How, Optim, Pretrain, Stream
 from core.engine.distributed import World, world
 from core.engine.loop import build, fit
 from core.engine.run_folder import open_run
+from core.engine.stop import EXIT_CODE, Preempted, leave
 from core.errors import HalfseenError
 from core.rng import key, numpy_rng
 
@@ -127,6 +128,8 @@ def main() -> None:
             train(given.out, config, place=place, delay_s=given.delay, resume=resume)
     except HalfseenError as error:
         raise SystemExit(f"error: {error}") from None
+    except Preempted:
+        leave(EXIT_CODE)
 
 
 if __name__ == "__main__":
