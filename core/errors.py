@@ -22,6 +22,26 @@ class DataError(HalfseenError, ValueError):
     """A file, label list or collection whose content cannot be used; the message names the file."""
 
 
+class DamagedError(DataError):
+    """A file that is truncated, altered or contradicts itself."""
+
+
+class GeometryError(DataError):
+    """Orientation, spacing, affine or CRS that is missing where it is needed, not finite, singular or contradictory."""
+
+
+class BudgetError(DataError):
+    """A file that declares or inflates to more than the bytes or pixels that it may take."""
+
+
+class UnsafeError(DataError):
+    """A path or a content that could reach outside what was named: `/vsi`, VRT, a URL, a link that leaves its root."""
+
+
+class UnsupportedError(DataError):
+    """A well-formed file of a kind that is not read: another type of voxel, more axes, several pages."""
+
+
 class MissingDataError(HalfseenError, FileNotFoundError):
     """A path that was named and is not there."""
 

@@ -1,4 +1,4 @@
-"""Where voxels are: spacing with its unit, and the voxel-to-world matrix of a volume. No pixel is touched here.
+"""Where voxels are: spacing with its unit, a volume's voxel-to-world matrix, a scene's CRS. No pixel is touched here.
 
 Array order is (Y X) or (Z Y X) everywhere in the house. A volume's affine maps array indices in that order, (z, y, x, 1),
 to world coordinates (x, y, z) in mm, RAS+.
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.errors import DataError
+from core.errors import GeometryError
 
 Unit = Literal["mm", "m", "px"]
 
@@ -26,7 +26,7 @@ class Spacing:
 
     def __post_init__(self) -> None:
         if not self.values or any(not math.isfinite(v) or v <= 0 for v in self.values):
-            raise DataError(f"expected positive finite spacing along each axis, got {self.values} {self.unit}.")
+            raise GeometryError(f"expected positive finite spacing along each axis, got {self.values} {self.unit}.")
 
     @classmethod
     def pixels(cls, ndim: int) -> Spacing:
@@ -45,13 +45,15 @@ class Affine:
         """Check and wrap a 4 x 4 (or 3 x 4) matrix.
 
         Raises:
-            DataError: it is not finite or cannot be inverted; the message names `source`.
+            GeometryError: it is not finite or cannot be inverted; the message names `source`.
         """
         top = np.asarray(matrix, dtype=np.float64)[:3, :4]
         if not np.isfinite(top).all():
-            raise DataError(f"{source}: expected a finite affine, got {top.tolist()}; mend the header (qform/sform).")
+            raise GeometryError(
+                f"{source}: expected a finite affine, got {top.tolist()}; mend the header (qform/sform)."
+            )
         if abs(np.linalg.det(top[:, :3])) < 1e-12:
-            raise DataError(f"{source}: expected an invertible affine, got {top.tolist()}; mend the header.")
+            raise GeometryError(f"{source}: expected an invertible affine, got {top.tolist()}; mend the header.")
         return cls(tuple(tuple(float(v) for v in row) for row in top))  # type: ignore[misc]
 
     @property
@@ -69,3 +71,40 @@ class Affine:
         matrix = self.matrix
         matrix[:3, 3] += matrix[:3, :3] @ np.asarray(start, dtype=np.float64)
         return Affine.of(matrix, source=f"window at {start}")
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where the pixels of a scene are on Earth; immutable.
+
+    Attributes:
+        crs: the coordinate reference system, as `EPSG:32615` where it has such a code, else as WKT.
+        transform: (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f, in the CRS's own unit.
+            Whole numbers are pixel corners (pixel-is-area): the centre of the first pixel is at (0.5, 0.5).
+    """
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+
+    def __post_init__(self) -> None:
+        a, b, _, d, e, _ = self.transform
+        if not all(math.isfinite(v) for v in self.transform) or abs(a * e - b * d) < 1e-24:
+            raise GeometryError(f"expected a finite, invertible geotransform, got {self.transform}; mend the file's.")
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Length of a step down and of a step right (array order Y X), in the CRS's own unit."""
+        a, b, _, d, e, _ = self.transform
+        return math.hypot(b, e), math.hypot(a, d)
+
+    def shifted(self, start: tuple[int, int]) -> Georeference:
+        """The georeference of a window that begins at pixel `start` (Y X)."""
+        a, b, c, d, e, f = self.transform
+        y, x = start
+        return Georeference(self.crs, (a, b, c + a * x + b * y, d, e, f + d * x + e * y))
+
+    def scaled(self, factors: tuple[float, float]) -> Georeference:
+        """The georeference after pixels became `factors` (Y X) times as large, first corner kept."""
+        a, b, c, d, e, f = self.transform
+        y, x = factors
+        return Georeference(self.crs, (a * x, b * y, c, d * x, e * y, f))

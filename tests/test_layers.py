@@ -42,10 +42,19 @@ LIBRARIES_OF_DATASETS = {
     "pydicom",
     "openslide",
     "h5py",
+    "pyhdf",
+    "numcodecs",
+    "google_crc32c",
+    "isal",
+    "xarray",
+    "distributed",
+    "rich",
+    "yaml",
 }
 
 # Slow to import, or not installed with the base: only inside the function that needs them, and for the type checker.
 LATE = {"nibabel", "tifffile", "dask", "rasterio", "zarr", "pydicom", "openslide", "h5py", "monai", "yaml", "sklearn"}
+LATE |= {"pyhdf", "numcodecs", "google_crc32c", "isal", "xarray", "distributed"}
 LATE |= {"torchmetrics", "scipy", "tensorboard", "torch.utils.tensorboard", "lightly", "transformers"}
 LATE_IN_CORE = {"PIL", "pyarrow", "rich"}
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import json
 import pkgutil
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from core.errors import DataError, MissingDataError, nearest
+from core.config import Typed, override
+from core.errors import ConfigError, DamagedError, DataError, MissingDataError, UnsupportedError, nearest
 from datasets.image import LazyImage
 from datasets.readers.base import Reader
+from datasets.safety import local
 
 
 @cache
@@ -27,9 +33,48 @@ def readers() -> tuple[Reader, ...]:
     return tuple(found)
 
 
+def name_of(reader: Reader) -> str:
+    """The name of a reader: the stem of its file."""
+    return type(reader).__module__.rpartition(".")[2]
+
+
+def configured(options: Iterable[str]) -> tuple[Reader, ...]:
+    """Every reader, with options set as a person types them: `nifti.affine=sform`, `geotiff.bands=[red, nir]`.
+
+    Raises:
+        ConfigError: no such reader or option, or a value that does not fit; the message names the nearest.
+    """
+    typed: dict[str, dict[str, object]] = defaultdict(dict)
+    names = [name_of(reader) for reader in readers()]
+    for option in options:
+        key, equals, value = option.partition("=")
+        name, dot, field = key.partition(".")
+        if not (equals and dot):
+            raise ConfigError(f"expected a reader's option such as nifti.affine=sform, got '{option}'.")
+        if name not in names:
+            raise ConfigError(f"no reader is called '{name}': {nearest(name, names)}")
+        typed[name][field] = Typed(value)
+    return tuple(
+        override(reader, typed[name]) if name in typed else reader
+        for name, reader in zip(names, readers(), strict=True)
+    )
+
+
+def options_of(reader: Reader) -> list[str]:
+    """The options of a reader that are not its defaults, as `configured` takes them."""
+    plain = next(entry for entry in readers() if type(entry) is type(reader))
+    changed = [f.name for f in dataclasses.fields(reader) if getattr(reader, f.name) != getattr(plain, f.name)]  # type: ignore[arg-type]
+    return [f"{name_of(reader)}.{name}={json.dumps(getattr(reader, name))}" for name in changed]
+
+
 def suffixes(chosen: tuple[Reader, ...] | None = None) -> tuple[str, ...]:
     """File name endings that a folder scan picks."""
     return tuple(suffix for reader in chosen or readers() for suffix in reader.suffixes)
+
+
+def is_image_folder(folder: Path, chosen: tuple[Reader, ...] = ()) -> bool:
+    """Say whether a folder as a whole is one image: a Zarr store, a scene of one file per band, a DICOM series."""
+    return any(reader.recognises(folder, b"") for reader in chosen or readers())
 
 
 def open_image(path: str | Path, *chosen: Reader) -> LazyImage:
@@ -39,9 +84,29 @@ def open_image(path: str | Path, *chosen: Reader) -> LazyImage:
 
     Raises:
         MissingDataError: there is no such file.
+        UnsafeError: the path is a URL, a driver prefix or the like.
         DataError: it is empty, damaged, of no known format or beyond a reader's budget; the message names it.
     """
-    path = Path(path)
+    return find_reader(path, *chosen).open(local(path))
+
+
+def find_reader(path: str | Path, *chosen: Reader) -> Reader:
+    """Give the reader that recognises a file or folder; raises as `open_image` does."""
+    path = local(path)
+    head = b"" if path.is_dir() else _head(path)
+    for reader in chosen or readers():
+        if reader.recognises(path, head):
+            return reader
+    endings = ", ".join(dict.fromkeys(suffixes(chosen or None)))
+    if path.is_dir():
+        raise DataError(f"{path}: expected an image, got a folder that is none; give the images in it ({endings}).")
+    raise UnsupportedError(
+        f"{path}: expected an image ({endings}), but its content is none of these (it begins with {head[:8]!r}); copy it "
+        "again, convert it or remove it."
+    )
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -50,14 +115,8 @@ def open_image(path: str | Path, *chosen: Reader) -> LazyImage:
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror}); check its permissions.") from None
     if not head:
-        raise DataError(f"{path}: expected an image, got an empty file (0 bytes); copy it again or remove it.")
-    for reader in chosen or readers():
-        if reader.recognises(head):
-            return reader.open(path)
-    raise DataError(
-        f"{path}: expected an image ({', '.join(suffixes(chosen or None))}), but its content is none of these (it "
-        f"begins with {head[:8]!r}); copy it again, convert it or remove it."
-    )
+        raise DamagedError(f"{path}: expected an image, got an empty file (0 bytes); copy it again or remove it.")
+    return head
 
 
 def _beside(path: Path) -> str:

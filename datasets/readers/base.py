@@ -19,14 +19,17 @@ class Reader(ABC):
     suffixes: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def recognises(self, head: bytes) -> bool:
-        """Say whether the first 512 (or fewer) bytes of a file are of this format."""
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Say whether a file is of this format, by its first 512 (or fewer) bytes and, where they do not tell, more.
+
+        Of a folder, `head` is empty: say whether the folder as a whole is one image (a store, a scene in several files).
+        """
 
     @abstractmethod
     def open(self, path: Path) -> LazyImage:
-        """Read the header and nothing else.
+        """Read the header and nothing else; `path` is absolute.
 
         Raises:
             DataError: the header is damaged, beyond the size budget, or of a kind that is not read; the message names
-                the file and the cure.
+                the file and the cure, and the class says which (`core.errors`).
         """

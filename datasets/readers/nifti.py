@@ -45,7 +45,7 @@ class Nifti(Reader):
     max_bytes: int = 4 << 30
     affine: Literal["agree", "sform", "qform", "spacing"] = "agree"
 
-    def recognises(self, head: bytes) -> bool:
+    def recognises(self, path: Path, head: bytes) -> bool:
         """Say whether the content is NIfTI, plain or in gzip (whose content is checked when it is opened)."""
         return head.startswith(b"\x1f\x8b") or _magic(head) is not None
 
@@ -112,7 +112,7 @@ class NiftiSource(Source):
     intercept: float
     dtype: str
 
-    def read(self, window: Window) -> np.ndarray:
+    def read(self, window: Window, bands: tuple[int, ...]) -> np.ndarray:
         """Read (1, *window); a plain file is mapped for this call only, so no handle crosses a fork."""
         voxels = self._voxels()  # (k, j, i)
         order = [2 - axis for axis in self.axes]

@@ -47,7 +47,7 @@ class RasterImage(Reader):
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
     max_pixels: int = 200_000_000
 
-    def recognises(self, head: bytes) -> bool:
+    def recognises(self, path: Path, head: bytes) -> bool:
         """Say whether the content is PNG, JPEG or TIFF."""
         return _format(head) is not None
 
@@ -108,7 +108,7 @@ class RasterSource(Source):
     kind: Format
     facts: Facts
 
-    def read(self, window: Window) -> np.ndarray:
+    def read(self, window: Window, bands: tuple[int, ...]) -> np.ndarray:
         """Decode, drop an opaque alpha, turn upright, cut the window."""
         try:
             pixels = self._decode()
@@ -133,7 +133,7 @@ class RasterSource(Source):
                 )
             pixels = pixels[..., :-1]
         upright = _turn(pixels, self.facts.orientation)[window]
-        return np.array(upright.transpose(2, 0, 1), order="C")
+        return np.array(upright.transpose(2, 0, 1)[list(bands)], order="C")
 
     def _decode(self) -> np.ndarray:
         if self.kind == "tiff" and not self.facts.pillow:

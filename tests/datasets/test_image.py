@@ -20,7 +20,7 @@ class Counted(Source):
 
     size: tuple[int, int, int]
 
-    def read(self, window: Window) -> np.ndarray:
+    def read(self, window: Window, bands: tuple[int, ...]) -> np.ndarray:
         READ.append(window)
         return np.arange(np.prod(self.size)).reshape(1, *self.size)[(slice(None), *window)].astype(np.int32)
 
