@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from core.errors import ShapeError
@@ -63,11 +62,6 @@ class Grid:
     def size(self) -> tuple[int, ...]:
         """Voxels of the image along each axis."""
         return tuple(t * p for t, p in zip(self.tokens, self.patch, strict=True))
-
-    def index(self, device: torch.device | None = None) -> Tensor:
-        """Give the integer position of every token, (N, ndim) float32, raster order."""
-        axes = [torch.arange(t, dtype=torch.float32, device=device) for t in self.tokens]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, self.ndim)
 
 
 def patchify(image: Tensor, patch: tuple[int, ...]) -> Tensor:

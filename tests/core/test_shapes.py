@@ -51,7 +51,3 @@ def test_sizes_that_do_not_fit_are_refused(size, patch):
 def test_unpatchify_refuses_another_grid():
     with pytest.raises(ShapeError, match=r"\(B, 4, C \* 16\)"):
         unpatchify(torch.zeros(1, 5, 16), Grid.of((8, 8), (4, 4)))
-
-
-def test_index_is_raster_order():
-    assert Grid.of((4, 6), (2, 2)).index().tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
