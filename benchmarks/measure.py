@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -98,3 +101,32 @@ def machine(device: torch.device) -> str:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
     return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def gate(name: str, ratio: Ratio, *, limit: float | None = None, floor: float | None = None) -> dict[str, Any]:
+    """Judge a ratio by its median; the ratio of the shortest times stands beside it for a noisy machine."""
+    ok = (limit is None or ratio.median <= limit) and (floor is None or ratio.median >= floor)
+    return {"gate": name, "ratio": rounded(ratio), "limit": limit, "floor": floor, "ok": ok}
+
+
+def rounded(ratio: Ratio) -> dict[str, float]:
+    return {"median": round(ratio.median, 3), "best": round(ratio.best, 3)}
+
+
+def publish(records: list[dict[str, Any]], where: dict[str, Any], file: Path | None) -> None:
+    """Print one JSON line per record, and add them to a file."""
+    lines = [json.dumps({**where, **record}) for record in records]
+    print("\n".join(lines))
+    if file is not None:
+        with file.open("a", encoding="utf-8") as target:
+            target.write("\n".join(lines) + "\n")
+
+
+def say_gates(records: list[dict[str, Any]]) -> bool:
+    """Tell on standard error which gates hold; True when all do."""
+    gates = [record for record in records if "gate" in record]
+    for record in gates:
+        asked = f"at most {record['limit']}" if record.get("limit") is not None else f"at least {record.get('floor')}"
+        word = "holds " if record["ok"] else "MISSED"
+        print(f"  {word} {record['gate']}: {record['ratio']} ({asked})", file=sys.stderr)
+    return all(record["ok"] for record in gates)

@@ -11,7 +11,6 @@ The peers come with `pip install -e .[bench]`; one that is absent is named and l
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.imports import import_pairs
-from benchmarks.measure import Ratio, interleave, machine, train_flops, train_step
+from benchmarks.measure import Ratio, gate, interleave, machine, publish, rounded, say_gates, train_flops, train_step
 from benchmarks.ours import HalfseenEncoder, HalfseenMae
 from benchmarks.peers import PEERS, version
 from benchmarks.plain_mae import PlainAllTokens, PlainMae
@@ -58,27 +57,29 @@ def steps(work: Work, device: torch.device, repeats: int, clock: Callable[[], fl
             "version": version(name) if name in PEERS else None,
             "min_ms": round(taken[0] * 1e3, 1),
             "median_ms": round(taken[len(taken) // 2] * 1e3, 1),
-            "ratio_to_plain": _rounded(Ratio.of(times[name], times[PLAIN])),
+            "ratio_to_plain": rounded(Ratio.of(times[name], times[PLAIN])),
             "train_gflop_per_image": round(flops[name] / 1e9, 2),
         }
         for name, taken in ordered.items()
     ]
-    gates = [_gate("ours / plain", Ratio.of(times[OURS], times[PLAIN]), limit=1.05)]
+    gates = [gate("ours / plain", Ratio.of(times[OURS], times[PLAIN]), limit=1.05)]
     peers = [name for name in PEERS if name in times]
     if peers:
         best = min(peers, key=lambda name: ordered[name][len(ordered[name]) // 2])
-        gates.append(_gate(f"ours / best peer ({best})", Ratio.of(times[OURS], times[best]), limit=1.02))
+        gates.append(gate(f"ours / best peer ({best})", Ratio.of(times[OURS], times[best]), limit=1.02))
     faster = Ratio.of(times[ALL], times[OURS])
-    gates.append(_gate("all-token / ours (visible-only)", faster, floor=3.0 if work is SIZES["small"] else None))
+    gates.append(gate("all-token / ours (visible-only)", faster, floor=3.0 if work is SIZES["small"] else None))
     halves = {seen: HalfseenEncoder(work, visible_only=seen).to(device) for seen in (True, False)}
     alone = {str(seen): train_step(module, images) for seen, module in halves.items()}
     encoder = interleave(alone, repeats, wait=wait, clock=clock)
     gates.append(
-        _gate("encoder alone, all tokens / visible only", Ratio.of(encoder["False"], encoder["True"]), floor=3.0)
+        gate("encoder alone, all tokens / visible only", Ratio.of(encoder["False"], encoder["True"]), floor=3.0)
     )
     for name, formula in ((OURS, mae_flops(work)), (PLAIN, mae_flops(work)), (ALL, all_token_flops(work))):
         share = flops[name] / (3 * formula)
-        gates.append({"gate": f"FLOP of {name} / formula", "ratio": round(share, 4), "ok": abs(share - 1) <= 0.03})
+        gates.append(
+            {"gate": f"FLOP of {name} / formula", "ratio": round(share, 4), "limit": 1.03, "ok": abs(share - 1) <= 0.03}
+        )
     return records + gates
 
 
@@ -88,18 +89,8 @@ def imports(repeats: int) -> list[dict[str, Any]]:
     for module in ("core", "core.batch"):
         pairs = import_pairs(module, "torch", repeats)
         ratio = Ratio.of([ours for ours, _ in pairs], [torchs for _, torchs in pairs])
-        records.append(_gate(f"import {module} / import torch", ratio, limit=1.2))
+        records.append(gate(f"import {module} / import torch", ratio, limit=1.2))
     return records
-
-
-def _rounded(ratio: Ratio) -> dict[str, float]:
-    return {"median": round(ratio.median, 3), "best": round(ratio.best, 3)}
-
-
-def _gate(name: str, ratio: Ratio, *, limit: float | None = None, floor: float | None = None) -> dict[str, Any]:
-    """Judge a ratio by its median; the ratio of the shortest times stands beside it for a noisy machine."""
-    ok = (limit is None or ratio.median <= limit) and (floor is None or ratio.median >= floor)
-    return {"gate": name, "ratio": _rounded(ratio), "limit": limit, "floor": floor, "ok": ok}
 
 
 def main() -> int:
@@ -130,11 +121,7 @@ def main() -> int:
         "clock": options.clock,
     }
     records = steps(SIZES[options.size], device, options.repeats, clock) + imports(min(options.repeats, 5))
-    lines = [json.dumps({**where, **record}) for record in records]
-    print("\n".join(lines))
-    if options.json is not None:
-        with options.json.open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+    publish(records, where, options.json)
 
     print(f"\n{where['machine']}, ViT-{options.size}, {options.repeats} rounds", file=sys.stderr)
     for record in records:
@@ -143,9 +130,7 @@ def main() -> int:
             text = f"  {record['step']:<18} min {record['min_ms']:8.1f} ms   median {record['median_ms']:8.1f} ms   "
             text += f"x plain: median {ratio['median']:.3f}, best {ratio['best']:.3f}"
             print(text + f"   {record['train_gflop_per_image']:6.2f} GFLOP/image", file=sys.stderr)
-        else:
-            print(f"  {'holds ' if record['ok'] else 'MISSED'} {record['gate']}: {record['ratio']}", file=sys.stderr)
-    return 1 if options.check and not all(record.get("ok", True) for record in records) else 0
+    return 1 if not say_gates(records) and options.check else 0
 
 
 if __name__ == "__main__":
