@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from core.bands import RGB
-from core.errors import DataError
+from core.errors import BudgetError, DamagedError, DataError, UnsupportedError
 from core.geometry import Spacing
 from core.preprocess import Window
 from datasets.image import LazyImage, Source
+from datasets.readers._tiff import belongs_to
 from datasets.readers.base import Reader
 
 if TYPE_CHECKING:
@@ -48,22 +49,29 @@ class RasterImage(Reader):
     max_pixels: int = 200_000_000
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Say whether the content is PNG, JPEG or TIFF."""
-        return _format(head) is not None
+        """Say whether the content is PNG, JPEG, or a TIFF that is neither scene nor slide (see `_tiff.belongs_to`)."""
+        kind = _format(head)
+        if kind == "jpeg" and path.suffix.lower() == ".mrxs":
+            return False  # the thumbnail that stands for a MIRAX slide
+        return kind is not None and (kind != "tiff" or belongs_to(path) in ("photograph", "nobody"))
 
     def open(self, path: Path) -> LazyImage:
         """Read the header.
 
         Raises:
-            DataError: it is damaged, over the pixel budget, or of a kind that is not read.
+            DamagedError: it is truncated or altered.
+            BudgetError: it declares more than `max_pixels`.
+            UnsupportedError: printer's colours, transparency, several pages and other kinds that are not read.
         """
         with path.open("rb") as file:
             kind = _format(file.read(16))
         assert kind is not None, "open_image asks recognises first"
         facts = _tiff_facts(path) if kind == "tiff" else _pillow_facts(path, kind)
         height, width = facts.stored
-        if height < 1 or width < 1 or height * width > self.max_pixels:
-            raise DataError(
+        if height < 1 or width < 1:
+            raise DamagedError(f"{path}: expected an image, the header says {height} x {width} pixels; copy it again.")
+        if height * width > self.max_pixels:
+            raise BudgetError(
                 f"{path}: expected at most {self.max_pixels / 1e6:g} megapixels, the header says {height} x {width} "
                 f"({height * width / 1e6:.0f}); remove it or raise RasterImage(max_pixels=...) if it is genuine."
             )
@@ -115,19 +123,19 @@ class RasterSource(Source):
         except DataError:
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-            raise DataError(
+            raise DamagedError(
                 f"{self.path}: expected a whole {self.kind.upper()} image, but it cannot be decoded ({error}); copy it "
                 "again or remove it."
             ) from None
         expected = (*self.facts.stored, self.facts.samples)
         if pixels.shape != expected:
-            raise DataError(
+            raise DamagedError(
                 f"{self.path}: expected {expected} pixels by its header, decoded {pixels.shape}; copy it again."
             )
         if self.facts.samples in (2, 4):
             opaque = 255 if pixels.dtype == np.uint8 else 65535
             if int(pixels[..., -1].min()) < opaque:
-                raise DataError(
+                raise UnsupportedError(
                     f"{self.path}: expected an opaque photograph, got transparent pixels (alpha below {opaque}); "
                     "flatten it onto the background that you mean, then save it without alpha."
                 )
@@ -183,11 +191,11 @@ def _pillow_facts(path: Path, kind: Format) -> Facts:
             palette_alpha = mode == "P" and "transparency" in image.info
             orientation = deep.orientation if deep else int(image.getexif().get(_ORIENTATION, 1))
     except Exception as error:  # a damaged header: Pillow raises SyntaxError, OSError, ValueError, struct.error, ...
-        raise DataError(
+        raise DamagedError(
             f"{path}: expected a {kind.upper()} image, but its header is damaged ({error}); copy it again or remove it."
         ) from None
     if mode not in _MODES or palette_alpha:
-        raise DataError(f"{path}: {_refusal(mode, palette_alpha)}")
+        raise UnsupportedError(f"{path}: {_refusal(mode, palette_alpha)}")
     samples, bits = _MODES[mode]
     return Facts((height, width), samples, bits, orientation if 1 <= orientation <= 8 else 1, True)
 
@@ -213,7 +221,7 @@ def _png_facts(path: Path) -> Facts:
             head = file.read(8)
             count = struct.unpack(">I", head[:4])[0] if len(head) == 8 else 0
             if len(head) < 8 or position + 12 + count > length:
-                raise DataError(
+                raise DamagedError(
                     f"{path}: expected a whole PNG image, but the file is truncated; copy it again or remove it."
                 )
             if head[4:] == b"IHDR":
@@ -224,11 +232,11 @@ def _png_facts(path: Path) -> Facts:
                 break
             position += 12 + count
     if len(header) < 13:
-        raise DataError(f"{path}: expected a PNG image, but its header is damaged; copy it again or remove it.")
+        raise DamagedError(f"{path}: expected a PNG image, but its header is damaged; copy it again or remove it.")
     width, height, bits, colour = struct.unpack(">IIBB", header[:10])
     samples = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0)
     if samples > 1 and bits == 16 and header[12]:
-        raise DataError(f"{path}: expected 16-bit colour PNG without interlacing; save it without, or as TIFF.")
+        raise UnsupportedError(f"{path}: expected 16-bit colour PNG without interlacing; save it without, or as TIFF.")
     return Facts((height, width), samples, bits, orientation, False)
 
 
@@ -256,15 +264,21 @@ def _tiff_facts(path: Path) -> Facts:
             orientation = int(tag.value) if tag is not None else 1
             end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
     except Exception as error:
-        raise DataError(f"{path}: expected a TIFF image, but its header is damaged ({error}); copy it again.") from None
+        raise DamagedError(
+            f"{path}: expected a TIFF image, but its header is damaged ({error}); copy it again."
+        ) from None
     if pages != 1:
-        raise DataError(f"{path}: expected one image, got a TIFF of {pages} pages; split it into one file per image.")
+        raise UnsupportedError(
+            f"{path}: expected one image, got a TIFF of {pages} pages; split it into one file per image."
+        )
     if end > path.stat().st_size:
-        raise DataError(f"{path}: expected a whole TIFF image, but the file is truncated; copy it again or remove it.")
+        raise DamagedError(
+            f"{path}: expected a whole TIFF image, but the file is truncated; copy it again or remove it."
+        )
     samples = {"YX": 1, "YXS": shape[-1], "SYX": shape[0]}.get(axes, 0)
     plain = colour in ("MINISBLACK", "RGB", "YCBCR", "PALETTE") and dtype in (np.uint8, np.uint16)
     if not plain or not 1 <= samples <= 4:
-        raise DataError(
+        raise UnsupportedError(
             f"{path}: expected a photograph of 8 or 16 bit, gray or RGB, got TIFF {colour} {dtype} with axes {axes} "
             f"{shape}; convert it to RGB, or save bands as separate files."
         )
@@ -292,7 +306,7 @@ def _tiff_pixels(path: Path, facts: Facts) -> np.ndarray:
             axes = page.axes
     except ValueError as error:
         if "imagecodecs" in str(error):
-            raise DataError(
+            raise UnsupportedError(
                 f"{path}: this TIFF compression needs `pip install imagecodecs`, or save it with deflate."
             ) from None
         raise

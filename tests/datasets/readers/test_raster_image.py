@@ -172,7 +172,6 @@ def test_palette_is_resolved_to_its_colours(tmp_path: Path) -> None:
         ("CMYK", "a.jpg", "printer's colours"),
         ("CMYK", "a.tif", "SEPARATED"),
         ("1", "a.png", "1-bit"),
-        ("F", "a.tif", "float32"),
     ],
 )
 def test_kinds_that_need_a_decision_are_refused(mode: str, name: str, message: str, tmp_path: Path) -> None:
@@ -209,7 +208,9 @@ def test_empty_foreign_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("this is no photograph")
     with pytest.raises(DataError, match=r"empty\.jpg: expected an image, got an empty file"):
         open_image(tmp_path / "empty.jpg")
-    with pytest.raises(DataError, match=r"text\.jpg: expected an image .* begins with b'this is '"):
+    with pytest.raises(
+        DataError, match=r"text\.jpg: expected an image .* begins with the bytes 74 68 69 73 20 69 73 20"
+    ):
         open_image(tmp_path / "text.jpg")
     with pytest.raises(MissingDataError, match=r"emty\.jpg does not exist; did you mean 'empty\.jpg'"):
         open_image(tmp_path / "emty.jpg")
