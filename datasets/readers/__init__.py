@@ -26,8 +26,9 @@ def readers() -> tuple[Reader, ...]:
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda entry: entry.name):
         if module.name == "base" or module.name.startswith("_"):
             continue
-        parts = vars(importlib.import_module(f"{__name__}.{module.name}")).values()
-        classes = [c for c in parts if inspect.isclass(c) and issubclass(c, Reader) and c is not Reader]
+        name = f"{__name__}.{module.name}"
+        own = [c for c in vars(importlib.import_module(name)).values() if inspect.isclass(c) and c.__module__ == name]
+        classes = [c for c in own if issubclass(c, Reader)]
         assert len(classes) == 1, f"datasets/readers/{module.name}.py must define exactly one reader, has {classes}"
         found.append(classes[0]())
     return tuple(found)
@@ -64,7 +65,9 @@ def options_of(reader: Reader) -> list[str]:
     """The options of a reader that are not its defaults, as `configured` takes them."""
     plain = next(entry for entry in readers() if type(entry) is type(reader))
     changed = [f.name for f in dataclasses.fields(reader) if getattr(reader, f.name) != getattr(plain, f.name)]  # type: ignore[arg-type]
-    return [f"{name_of(reader)}.{name}={json.dumps(getattr(reader, name))}" for name in changed]
+    values = {name: getattr(reader, name) for name in changed}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return [f"{name_of(reader)}.{name}={text}" for name, text in texts.items()]
 
 
 def suffixes(chosen: tuple[Reader, ...] | None = None) -> tuple[str, ...]:
@@ -101,8 +104,8 @@ def find_reader(path: str | Path, *chosen: Reader) -> Reader:
     if path.is_dir():
         raise DataError(f"{path}: expected an image, got a folder that is none; give the images in it ({endings}).")
     raise UnsupportedError(
-        f"{path}: expected an image ({endings}), but its content is none of these (it begins with {head[:8]!r}); copy it "
-        "again, convert it or remove it."
+        f"{path}: expected an image ({endings}), but its content is none of these (it begins with the bytes "
+        f"{head[:8].hex(' ')}); copy it again, convert it or remove it."
     )
 
 
