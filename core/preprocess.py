@@ -41,11 +41,21 @@ class Prepared:
     scale: np.ndarray
 
 
-def prepare(image: np.ndarray, bands: BandNames, entry: Input, *, valid: np.ndarray | None = None) -> Prepared:
+def prepare(
+    image: np.ndarray,
+    bands: BandNames,
+    entry: Input,
+    *,
+    valid: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    scaling: Sequence[tuple[float, float]] | None = None,
+) -> Prepared:
     """Turn a whole image (C, *S) of any size into an encoder's input of `entry.whole` voxels.
 
     Bands are picked by name, what is not data is found (`measured`), the content is fitted (`fit`), and the value space
-    is worked out (`offset_scale`). `valid` (*S) overrides the search for what is data.
+    is worked out (`offset_scale`). `valid` (*S) or (C, *S), of the bands given, overrides the search for what is data; `mask`
+    (C, *S) is joined with what the search finds, such as where a file has no nodata. `scaling` says per band given how raw
+    values become physical ones.
 
     Raises:
         BandError: a band that the encoder names is missing.
@@ -54,12 +64,49 @@ def prepare(image: np.ndarray, bands: BandNames, entry: Input, *, valid: np.ndar
     if image.ndim != entry.ndim + 1:
         raise ShapeError(f"expected an image (C, *S) of {entry.ndim} spatial axes, got shape {image.shape}.")
     order = align(bands, entry.bands)
-    image = image if order is None else image[order]
-    valid = measured(image, entry) if valid is None else valid
+    picked = list(range(len(bands))) if order is None else list(order)
+    if valid is not None:
+        valid = valid if valid.ndim == image.ndim else valid[None]
+    elif is_native(entry):
+        valid = finite(image) if mask is None else finite(image) & mask
+    box = (
+        content_box(everywhere(valid)) if valid is not None else None
+    )  # of all bands of the file, as a manifest says it
+    image = image if order is None else image[picked]
+    if valid is not None and len(valid) > 1:
+        valid = valid[picked]
+    if not is_native(entry):
+        inside: np.ndarray = measured(image, entry) if valid is None else np.logical_and.reduce(valid)
+        if valid is None and mask is not None:
+            inside = inside & np.logical_and.reduce(mask[picked])
+        valid = inside[None]
+    assert valid is not None
     mean, std = measure(image, valid) if entry.normalisation.method == "per_image" else (None, None)
-    offset, scale = offset_scale(entry.normalisation, image.dtype, mean, std)
-    fitted, inside = fit(image, valid, entry.whole)
-    return Prepared(image=fitted, valid=inside, offset=offset, scale=scale)
+    chosen = None if scaling is None else [scaling[position] for position in picked]
+    offset, scale = offset_scale(entry.normalisation, image.dtype, mean, std, scaling=chosen)
+    if is_native(entry) and box is not None:
+        fitted, valid = window_of(image, valid, box, entry.whole)
+    else:
+        fitted, valid = fit(image, valid[0], entry.whole)
+    return Prepared(image=fitted, valid=valid, offset=offset, scale=scale)
+
+
+def is_native(entry: Input) -> bool:
+    """Say whether whole images keep their own spacing: volumes, and scenes whose pixels have a size in m or mm."""
+    return entry.ndim == 3 or entry.unit != "px"
+
+
+def finite(image: np.ndarray) -> np.ndarray:
+    """Say which numbers are numbers: (C, *S) bool, or (1, *S) where the type knows no other."""
+    whole = np.ones((1, *image.shape[1:]), dtype=bool)
+    found: np.ndarray = np.isfinite(image) if image.dtype.kind == "f" else whole
+    return found
+
+
+def everywhere(valid: np.ndarray) -> np.ndarray:
+    """Say where some band is data, (*S), of `valid` (C, *S)."""
+    found: np.ndarray = valid[0] if len(valid) == 1 else np.logical_or.reduce(valid)
+    return found
 
 
 def measured(image: np.ndarray, entry: Input) -> np.ndarray:
@@ -68,13 +115,12 @@ def measured(image: np.ndarray, entry: Input) -> np.ndarray:
     Raises:
         ShapeError: a dark background on an image that is not 2D.
     """
-    whole = np.ones(image.shape[1:], dtype=bool)
-    finite: np.ndarray = np.isfinite(image).all(axis=0) if image.dtype.kind == "f" else whole
+    numbers: np.ndarray = np.logical_and.reduce(finite(image))
     if entry.background == "none":
-        return finite
+        return numbers
     if entry.ndim != 2:
         raise ShapeError(f"input '{entry.name}': a dark background is found on 2D images only, got {entry.ndim}D.")
-    content: np.ndarray = finite & foreground(image)
+    content: np.ndarray = numbers & foreground(image)
     return content
 
 
@@ -128,8 +174,14 @@ def fit(image: np.ndarray, valid: np.ndarray, size: tuple[int, ...]) -> tuple[np
         inner = resized(lengths, size)
         image, valid = resample(image[(slice(None), *box)], valid[box], (inner[0], inner[1]))
         box = tuple(slice(0, n) for n in inner)
-    start = centred(box, size)
-    image, valid = cut(image, valid, start, size)
+    return window_of(image, valid, box, size)
+
+
+def window_of(
+    image: np.ndarray, valid: np.ndarray, box: Window, size: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the window of `size` at the centre of `box`: (C, *size) float32, 0 where it is not valid, and (C, *size) bool."""
+    image, valid = cut(image, valid, centred(box, size), size)
     image = np.where(valid, image, 0).astype(np.float32)
     return image, np.broadcast_to(valid, image.shape).copy()
 
@@ -162,15 +214,17 @@ def cut(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the window of `size` that begins at `start`, which may lie outside: there it is 0 and not valid.
 
-    (C, *size) of the image's dtype and (*size) bool, both fresh arrays.
+    `valid` is (*S), or has a band axis too. (C, *size) of the image's dtype, and bool of the rank of `valid`; both fresh.
     """
-    source = tuple(slice(max(0, a), max(0, min(n, a + s))) for a, s, n in zip(start, size, valid.shape, strict=True))
+    length = image.shape[1:]
+    source = tuple(slice(max(0, a), max(0, min(n, a + s))) for a, s, n in zip(start, size, length, strict=True))
     target = tuple(slice(part.start - a, part.stop - a) for part, a in zip(source, start, strict=True))
     out = np.zeros((image.shape[0], *size), dtype=image.dtype)
-    inside = np.zeros(size, dtype=bool)
+    inside = np.zeros((*valid.shape[: valid.ndim - len(size)], *size), dtype=bool)
     if all(part.stop > part.start for part in source):
         out[(slice(None), *target)] = image[(slice(None), *source)]
-        inside[target] = valid[source]
+        every = (slice(None),) * (valid.ndim - len(size))
+        inside[every + target] = valid[every + source]
     return out, inside
 
 
@@ -196,20 +250,29 @@ def resample(image: np.ndarray, valid: np.ndarray, size: tuple[int, int]) -> tup
 def measure(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each band over the valid voxels, (C,) float64 each; 0 and 0 when there are none.
 
-    One pass along the first spatial axis, slab by slab, merged by Chan, Golub, LeVeque 1979: memory stays small for
-    large volumes and float32 data loses nothing.
+    `valid` is (*S), or (C, *S) where bands differ in it. One pass along the first spatial axis, slab by slab, merged by
+    Chan, Golub, LeVeque 1979: memory stays small for large volumes and float32 data loses nothing.
     """
+    if valid.ndim == image.ndim:
+        if len(valid) == 1:
+            return measure(image, valid[0])
+        alone = [measure(image[band : band + 1], valid[band]) for band in range(len(image))]
+        return np.concatenate([m for m, _ in alone]), np.concatenate([s for _, s in alone])
     count, mean, square = 0, np.zeros(len(image)), np.zeros(len(image))
     step = max(1, (1 << 20) // max(1, math.prod(valid.shape[1:])))
     for start in range(0, valid.shape[0], step):
         inside = valid[start : start + step]
-        values = image[:, start : start + step][:, inside].astype(np.float64)
+        slab = image[:, start : start + step]
+        # Each band's values in one row of memory: ten times as fast as a strided sum, and the same bits alone or together.
+        rows = slab.reshape(len(image), -1) if inside.all() else np.stack([band[inside] for band in slab])
+        values = rows.astype(np.float64, order="C")
         number = values.shape[1]
         if number == 0:
             continue
         centre = values.mean(axis=1)
         delta = centre - mean
-        square += ((values - centre[:, None]) ** 2).sum(axis=1) + delta**2 * count * number / (count + number)
+        values -= centre[:, None]
+        square += np.square(values, out=values).sum(axis=1) + delta**2 * count * number / (count + number)
         mean += delta * number / (count + number)
         count += number
     return mean, np.sqrt(square / max(1, count))
@@ -221,24 +284,38 @@ def full_scale(dtype: np.dtype) -> float:
 
 
 def offset_scale(
-    normalisation: Normalisation, dtype: np.dtype, mean: np.ndarray | None = None, std: np.ndarray | None = None
+    normalisation: Normalisation,
+    dtype: np.dtype,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
+    *,
+    scaling: Sequence[tuple[float, float]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give (C,) float32 offset and scale: value space of the encoder = (raw - offset) * scale.
 
     `mean` and `std` are the image's own, of raw values, and are read by `per_image` only; a constant band (std 0) is
-    only centred.
+    only centred. `scaling` is per band (s, o) with physical value = raw * s + o: `fixed` means and deviations then are of
+    physical values, and full scale is 1; `per_image` takes only the sign of s from it.
 
     Raises:
-        DataError: `per_image` without the image's mean and standard deviation, or with ones that are not finite.
+        DataError: `per_image` without the image's mean and standard deviation, or with ones that are not finite; a
+            scaling whose s is 0 or not finite.
     """
-    if normalisation.method == "fixed":
+    steps = np.array([s for s, _ in scaling] if scaling else [1.0], dtype=np.float64)
+    shifts = np.array([o for _, o in scaling] if scaling else [0.0], dtype=np.float64)
+    if not (np.isfinite(steps).all() and np.isfinite(shifts).all() and (steps != 0).all()):
+        raise DataError(f"expected a finite scaling per band that is not 0, got {scaling}; mend the file's metadata.")
+    if normalisation.method == "fixed" and scaling:
+        offset = (np.array(normalisation.mean) - shifts) / steps
+        spread = np.array(normalisation.std) / steps
+    elif normalisation.method == "fixed":
         top = full_scale(dtype)
         offset, spread = np.array(normalisation.mean) * top, np.array(normalisation.std) * top
     else:
         if mean is None or std is None or not (np.isfinite(mean).all() and np.isfinite(std).all()):
             raise DataError(f"expected the image's finite mean and standard deviation per band, got {mean} and {std}.")
         offset = np.asarray(mean, dtype=np.float64)
-        spread = np.where(np.asarray(std) > 0, std, 1.0)
+        spread = np.where(np.asarray(std) > 0, std, 1.0) * np.sign(steps)
     return offset.astype(np.float32), (1.0 / spread).astype(np.float32)
 
 

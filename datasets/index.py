@@ -1,51 +1,28 @@
 """Building a manifest: find the images, decode each once (the integrity check), take facts, groups, splits and labels.
 
-Paths may be folders, class-per-folder trees, single images, lists (CSV or Parquet with a `file` column relative to the
-list) and manifests written before, mixed. Whatever is wrong with the collection is said here, before any training.
+Paths may be folders, class-per-folder trees, single images, stores, lists (CSV or Parquet with a `file` column relative
+to the list) and manifests written before, mixed. Whatever is wrong with the collection is said here, before any training.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from core.errors import ConfigError, DataError, HalfseenError, MissingDataError, nearest
-from core.preprocess import measure
-from datasets.manifest import FACTS, Manifest, is_manifest, split_groups
-from datasets.readers import open_image, suffixes
+from core.errors import ConfigError, DataError, nearest
+from datasets.collect import Entry, gather, refuse_repeats, require_files
+from datasets.examine import Examined, Progress, examine_all
+from datasets.manifest import Manifest, split_groups
+from datasets.readers import configured
 from datasets.readers.base import Reader
 
 __all__ = ["Manifest", "build_manifest", "split_groups"]
 
-Progress = Callable[[int, int], None]
-
-_LISTS = (".csv", ".parquet")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")  # no leading zeros: "007" is a name
 _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One image to be examined: where it is, and what a list says of it (raw text or typed values, None = missing)."""
-
-    root: Path
-    file: str
-    said: dict[str, Any] = field(default_factory=dict)
-    source: Path | None = None
-
-    @property
-    def path(self) -> Path:
-        return self.root / self.file
 
 
 def build_manifest(
@@ -56,14 +33,18 @@ def build_manifest(
     progress: Progress | None = None,
     workers: int | None = None,
     readers: tuple[Reader, ...] = (),
+    options: Sequence[str] = (),
+    allow_outside: bool = False,
+    journal: Path | None = None,
 ) -> Manifest:
     """Look at every image of a collection and write down what it is.
 
-    Folders are searched recursively for names that a reader accepts; other files, hidden ones and `__MACOSX` are passed
-    over. When all images of a folder are of one rank and lie exactly one folder deep, in two or more folders, the
-    folder's name becomes the label column `class`. All columns of a list are kept: `group` and `split` have their
-    meaning, the others are labels, whole numbers, real numbers or text. The group of an image is the column `group`
-    (or the one you name), else the image itself.
+    Folders are searched recursively for names that a reader accepts and for folders that are one image; other files,
+    hidden ones and `__MACOSX` are passed over. When all images of a folder are of one rank and lie exactly one folder
+    deep, in two or more folders, the folder's name becomes the label column `class`. All columns of a list are kept:
+    `group` and `split` have their meaning, the others are labels, whole numbers, real numbers or text. The group of an
+    image is the column `group` (or the one you name), else the image itself. A manifest is taken as it is, without
+    reading its images again, and so is a folder that holds one as `manifest.parquet`.
 
     Args:
         paths: folders, images, lists or manifests.
@@ -72,34 +53,34 @@ def build_manifest(
         progress: called with (done, total) after each image, in this thread.
         workers: threads that decode; default one per available core.
         readers: readers with options; default all of them with their defaults.
+        options: the same as text, such as `nifti.affine=sform`; kept in the manifest, so that images are opened again
+            as they were checked.
+        allow_outside: accept links and lists that lead out of the folder that they are in.
+        journal: file that examined images are noted in, so that an interrupted call goes on where it was.
 
     Raises:
         MissingDataError: a path does not exist.
         ConfigError: no column is called `label` or `group`; the message names the nearest.
+        UnsafeError: an image lies outside the folder that was named.
         DataError: no image is found, images cannot be read (all are named), or a list is inconsistent.
     """
-    if not paths:
-        raise ConfigError("expected at least one path to images, got none.")
-    entries, manifests = [], []
-    for path in map(Path, paths):
-        if not path.exists():
-            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise MissingDataError(f"expected images, but {path} does not exist; {nearest(path.name, siblings)}")
-        if path.is_dir():
-            entries += _folder(path, readers)
-        elif path.suffix.lower() not in _LISTS:
-            entries.append(_Entry(path.parent.resolve(), path.name))
-        elif path.suffix.lower() == ".parquet" and _is_manifest_file(path):
-            manifests.append(Manifest.read(path))
-        else:
-            entries += _list(path)
-    _refuse_duplicates(entries, manifests)
+    chosen = _chosen(readers, options)
+    entries, manifests = gather(paths, chosen, allow_outside=allow_outside)
+    require_files(entries)
+    refuse_repeats(entries, manifests)
     names = dict.fromkeys(name for entry in entries for name in entry.said)
     if group is not None and not manifests and group not in names:
         raise ConfigError(f"{_sources(paths)}: no column is called '{group}' for the groups: {nearest(group, names)}")
-    built = [_assemble(entries, _examine(entries, readers, workers, progress), group)] if entries else []
-    manifest = _joined([*manifests, *built])
-    _refuse_divided_groups(manifest)
+    built = []
+    if entries:
+        for entry in entries:
+            entry.safe()
+        results = examine_all(entries, chosen, workers=workers, progress=progress, journal=journal)
+        _refuse_failures(entries, results)
+        built = [assemble(entries, [result.facts or {} for result in results], group)]
+    manifest = joined([*manifests, *built])
+    for text in divided_groups(manifest).values():
+        raise DataError(text)
     if label is not None:
         if label not in manifest.label_names:
             hint = nearest(label, manifest.label_names)
@@ -108,172 +89,16 @@ def build_manifest(
     return manifest
 
 
-def _sources(paths: Sequence[str | Path]) -> str:
-    return ", ".join(str(path) for path in paths)
+def assemble(entries: Sequence[Entry], facts: Sequence[dict[str, Any]], group: str | None) -> Manifest:
+    """Make the table: facts, groups, splits, typed labels, and folders as classes.
 
-
-def _folder(folder: Path, readers: tuple[Reader, ...]) -> list[_Entry]:
-    accepted = suffixes(readers or None)
-    root = folder.resolve()
-    found = []
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        found += [Path(place, name) for name in files if name.lower().endswith(accepted) and not name.startswith(".")]
-    if not found:
-        raise DataError(
-            f"{folder}: expected images ({', '.join(accepted)}) in this folder, found none; check the path, or give "
-            "a list (.csv or .parquet) with a `file` column."
-        )
-    return [_Entry(root, path.relative_to(root).as_posix()) for path in sorted(found)]
-
-
-def _list(path: Path) -> list[_Entry]:
-    """Read a list: a CSV or Parquet table whose `file` column is relative to where the list lies."""
-    columns = _parquet_columns(path) if path.suffix.lower() == ".parquet" else _csv_columns(path)
-    if "file" not in columns:
-        raise DataError(
-            f"{path}: expected a column `file` with paths relative to this list; {nearest('file', columns)}"
-        )
-    reserved = sorted(set(columns) & set(FACTS) - {"file", "group", "split"})
-    if reserved:
-        raise DataError(f"{path}: the column '{reserved[0]}' has a meaning of its own in manifests; rename it.")
-    files = columns.pop("file")
-    if not files:
-        raise DataError(f"{path}: expected at least one row, got an empty list.")
-    root = path.parent.resolve()
-    entries = []
-    for number, file in enumerate(files):
-        if not file or not (root / str(file)).is_file():
-            raise DataError(
-                f"{path}: row {number + 1} names '{file}', which is not at {root / str(file or '')}; mend the list."
-            )
-        said = {name: values[number] for name, values in columns.items()}
-        entries.append(_Entry(root, str(file), said, path))
-    return entries
-
-
-def _csv_columns(path: Path) -> dict[str, list[Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a UTF-8 CSV list, but it cannot be read ({error}); save it again.") from None
-    if not lines:
-        raise DataError(f"{path}: expected a CSV list with a header line, got an empty file.")
-    header, *rows = lines
-    names = [name.strip() for name in header]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: expected each column once, but '{twice[0]}' occurs twice; rename one.")
-    for number, row in enumerate(rows):
-        if len(row) != len(names):
-            raise DataError(
-                f"{path}: row {number + 1} has {len(row)} fields, the header has {len(names)}; mend the list."
-            )
-    return {name: [row[i].strip() or None for row in rows] for i, name in enumerate(names)}
-
-
-def _parquet_columns(path: Path) -> dict[str, list[Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: expected a Parquet list, but it cannot be read ({error}); write it again.") from None
-    return {name: table[name].to_pylist() for name in table.column_names}
-
-
-def _is_manifest_file(path: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return is_manifest(pq.read_schema(path))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: expected a Parquet list, but it cannot be read ({error}); write it again.") from None
-
-
-def _refuse_duplicates(entries: Sequence[_Entry], manifests: Sequence[Manifest]) -> None:
-    seen: set[str] = {str(path) for manifest in manifests for path in manifest.paths}
-    for entry in entries:
-        resolved = os.path.realpath(entry.path)
-        if resolved in seen:
-            where = f"{entry.source}: " if entry.source else ""
-            raise DataError(
-                f"{where}{entry.path} is listed twice; name each image once (a folder or a list of it, not both)."
-            )
-        seen.add(resolved)
-
-
-def _examine(
-    entries: Sequence[_Entry], readers: tuple[Reader, ...], workers: int | None, progress: Progress | None
-) -> list[dict[str, Any]]:
-    """Decode every image once, in threads; all that fail are named in one error."""
-
-    def look(entry: _Entry) -> dict[str, Any] | HalfseenError:
-        try:
-            return _facts(entry.path, readers)
-        except HalfseenError as error:
-            return error
-
-    facts, failures = [], []
-    pool = ThreadPoolExecutor(workers or _cores())
-    try:
-        for done, result in enumerate(pool.map(look, entries), start=1):
-            if isinstance(result, HalfseenError):
-                failures.append((entries[done - 1].path, result))
-            else:
-                facts.append(result)
-            if progress is not None:
-                progress(done, len(entries))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for a million images
-    if len(failures) == 1:
-        raise failures[0][1]
-    if failures:
-        others = ", ".join(str(path) for path, _ in failures[1:])
-        raise DataError(
-            f"{len(failures)} of {len(entries)} images cannot be read: {failures[0][1]} The others: {others}."
-        )
-    return facts
-
-
-def _cores() -> int:
-    """Cores that this process may use, not those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _facts(path: Path, readers: tuple[Reader, ...]) -> dict[str, Any]:
-    image = open_image(path, *readers)
-    voxels = image.read()
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
-    if image.ndim == 3:
-        finite = np.isfinite(voxels).all(axis=0)
-        if not finite.any():
-            raise DataError(f"{path}: expected measured voxels, but none of them is finite; remove it.")
-        mean, std = measure(voxels, finite)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-    return {
-        "ndim": image.ndim,
-        "shape": list(image.shape),
-        "dtype": str(image.dtype),
-        "spacing": list(image.spacing.values),
-        "unit": image.spacing.unit,
-        "bands": list(image.bands),
-        "mean": None if mean is None else mean.tolist(),
-        "std": None if std is None else std.tolist(),
-        "bytes": path.stat().st_size,
-        "digest": digest,
-    }
-
-
-def _assemble(entries: Sequence[_Entry], facts: Sequence[dict[str, Any]], group: str | None) -> Manifest:
+    Raises:
+        DataError: an image has no group where its list has a column of groups.
+    """
     columns: dict[str, Any] = {name: [fact[name] for fact in facts] for name in facts[0]}
-    columns["root"] = [str(entry.root) for entry in entries]
-    columns["file"] = [entry.file for entry in entries]
+    places = [_place(entry) for entry in entries]
+    columns["root"] = [str(root) for root, _ in places]
+    columns["file"] = [file for _, file in places]
     columns["group"] = _groups(entries, group)
     columns["split"] = [None if (said := entry.said.get("split")) is None else str(said) for entry in entries]
     names = dict.fromkeys(name for entry in entries for name in entry.said if name not in ("group", "split"))
@@ -285,7 +110,79 @@ def _assemble(entries: Sequence[_Entry], facts: Sequence[dict[str, Any]], group:
     return Manifest.of(columns)
 
 
-def _groups(entries: Sequence[_Entry], column: str | None) -> list[str]:
+def joined(manifests: Sequence[Manifest]) -> Manifest:
+    """Put manifests one after the other; a label that one of them lacks is missing in its rows.
+
+    Raises:
+        DataError: a label is of different types in two of them.
+    """
+    if len(manifests) == 1:
+        return manifests[0]
+    import pyarrow as pa
+
+    try:
+        table = pa.concat_tables([manifest.table for manifest in manifests], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"expected manifests whose label columns agree in type, got ones that do not ({error})."
+        ) from None
+    return Manifest(table)
+
+
+def divided_groups(manifest: Manifest) -> dict[str, str]:
+    """Find the groups that are in more than one split, each with a sentence that names two of its images."""
+    import numpy as np
+
+    group, names = manifest.codes("group")
+    split, splits = manifest.codes("split")
+    pairs, first = np.unique(group.astype(np.int64) * (len(splits) + 1) + split + 1, return_index=True)
+    owner = pairs // (len(splits) + 1)
+    found = {}
+    for number in np.unique(owner[1:][owner[1:] == owner[:-1]]):
+        one, other = np.sort(first[owner == number])[:2]
+        said = [f"'{splits[split[row]] if split[row] >= 0 else None}'" for row in (one, other)]
+        found[names[number]] = (
+            f"expected each group in one split, but group '{names[number]}' is in {said[0]} ({manifest.path(int(one))}) "
+            f"and in {said[1]} ({manifest.path(int(other))}); move one of them, or name the column that tells the groups "
+            "apart."
+        )
+    return found
+
+
+def _chosen(readers: tuple[Reader, ...], options: Sequence[str]) -> tuple[Reader, ...]:
+    if readers and options:
+        raise ConfigError("expected readers or options, got both: put the options into the readers.")
+    return configured(options) if options else readers
+
+
+def _sources(paths: Sequence[str | Path]) -> str:
+    return ", ".join(str(path) for path in paths)
+
+
+def _refuse_failures(entries: Sequence[Entry], results: Sequence[Examined]) -> None:
+    failures: list[tuple[Path, Exception]] = []
+    for entry, result in zip(entries, results, strict=True):
+        if result.facts is None:
+            failures.append((entry.path, result.error or DataError(result.findings[0].text)))
+        for finding in result.findings:
+            if finding.code == "no_data":
+                failures.append((entry.path, DataError(f"{entry.path}: {finding.text} Remove it.")))
+    if len(failures) == 1:
+        raise failures[0][1]
+    if failures:
+        others = ", ".join(str(path) for path, _ in failures[1:])
+        raise DataError(
+            f"{len(failures)} of {len(entries)} images cannot be read: {failures[0][1]} The others: {others}."
+        )
+
+
+def _place(entry: Entry) -> tuple[Path, str]:
+    """Root and file of a row: what was allowed to lie outside its root is at home in its own folder, as no row leads out."""
+    real = entry.path.resolve() if entry.free else entry.path
+    return (entry.root, entry.file) if real.is_relative_to(entry.root.resolve()) else (real.parent, real.name)
+
+
+def _groups(entries: Sequence[Entry], column: str | None) -> list[str]:
     """The group of each image: what the column says, else its path without suffix, told apart by root where needed."""
     column = column or "group"
     alone = [re.sub(r"(\.nii)?\.[^./]+$", "", entry.file) for entry in entries]
@@ -302,7 +199,7 @@ def _groups(entries: Sequence[_Entry], column: str | None) -> list[str]:
     return groups
 
 
-def _classes(entries: Sequence[_Entry], facts: Sequence[dict[str, Any]]) -> list[str | None] | None:
+def _classes(entries: Sequence[Entry], facts: Sequence[dict[str, Any]]) -> list[str | None] | None:
     """Folder names as classes, for each root whose images lie one folder deep in two folders or more."""
     classes: list[str | None] = [None] * len(entries)
     for root in dict.fromkeys(entry.root for entry in entries if entry.source is None):
@@ -332,29 +229,3 @@ def _typed(values: list[Any]) -> list[Any]:
 
 def _padded(text: str) -> bool:
     return re.fullmatch(r"0\d+", text) is not None
-
-
-def _joined(manifests: Sequence[Manifest]) -> Manifest:
-    if len(manifests) == 1:
-        return manifests[0]
-    import pyarrow as pa
-
-    try:
-        table = pa.concat_tables([manifest.table for manifest in manifests], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(
-            f"expected manifests whose label columns agree in type, got ones that do not ({error})."
-        ) from None
-    return Manifest(table)
-
-
-def _refuse_divided_groups(manifest: Manifest) -> None:
-    """A group may be in one split only."""
-    where: dict[str, tuple[str | None, Path]] = {}
-    for group, split, path in zip(manifest.column("group"), manifest.column("split"), manifest.paths, strict=True):
-        before, first = where.setdefault(group, (split, path))
-        if before != split:
-            raise DataError(
-                f"expected each group in one split, but group '{group}' is in '{before}' ({first}) and in '{split}' "
-                f"({path}); move one of them, or name the column that tells the groups apart."
-            )

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError, DataError, MissingDataError
+from core.errors import ConfigError, DataError, MissingDataError, UnsafeError
 from datasets.index import build_manifest
 from datasets.manifest import Manifest
+from datasets.readers import configured
+from datasets.readers._store import create, finish
 from datasets.readers.nifti import Nifti
 
 
@@ -44,7 +46,7 @@ def test_list_gives_facts_groups_and_typed_labels(collection: Path, manifest: Ma
 
 
 def test_statistics_are_of_finite_voxels(collection: Path, manifest: Manifest) -> None:
-    assert manifest.column("mean")[0] is None
+    assert manifest.column("mean")[0] == pytest.approx(np.asarray(Image.open(manifest.path(0))).mean(axis=(0, 1)))
     for row in (10, 13):
         voxels = np.asarray(nib.load(manifest.path(row)).dataobj, dtype=np.float64)
         assert manifest.column("mean")[row][0] == pytest.approx(np.nanmean(voxels), abs=1e-9)
@@ -103,6 +105,91 @@ def test_reader_options_are_passed_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="orientation is unknown"):
         build_manifest([tmp_path])
     assert len(build_manifest([tmp_path], readers=(Nifti(affine="spacing"),))) == 1
+
+
+def test_options_are_kept_so_that_images_are_opened_as_they_were_checked(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, tmp_path / "a.nii")
+    pictures(tmp_path, "b.png")
+    manifest = build_manifest([tmp_path], options=["nifti.affine=spacing"])
+    assert manifest.column("reader") == ["nifti", "raster_image"]
+    assert manifest.column("options") == [["nifti.affine=spacing"], []]  # what is not a default of that reader
+    again = build_manifest([tmp_path], readers=configured(manifest.column("options")[0]))
+    assert again.digest == manifest.digest
+    with pytest.raises(ConfigError, match="readers or options, got both"):
+        build_manifest([tmp_path], readers=(Nifti(),), options=["nifti.affine=spacing"])
+
+
+def prepared(folder: Path, seed: int = 0) -> Path:
+    """A small prepared store."""
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    group = create(folder, (2, 12, 14), np.dtype(np.uint8))
+    group["image"][:] = rng.integers(0, 255, (2, 12, 14), dtype=np.uint8)
+    facts = {"bands": ["red", "nir"], "spacing": [1.0, 1.0], "unit": "px", "version": 1, "affine": None}
+    finish(folder, facts | dict.fromkeys(("georeference", "nodata", "scaling", "units")))
+    return folder
+
+
+def test_stores_are_images_and_are_not_searched(tmp_path: Path) -> None:
+    for number, name in enumerate(["a.zarr", "deep/b.zarr"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        prepared(tmp_path / name, number)
+    pictures(tmp_path, "a.zarr/preview.png", "c.png")
+    manifest = build_manifest([tmp_path])
+    assert manifest.column("file") == ["a.zarr", "c.png", "deep/b.zarr"]
+    assert manifest.column("reader") == ["zarr_array", "raster_image", "zarr_array"]
+    assert manifest.column("group") == ["a", "c", "deep/b"]
+    assert manifest.column("bytes")[0] == sum(p.stat().st_size for p in (tmp_path / "a.zarr").rglob("*") if p.is_file())
+    alone = build_manifest([tmp_path / "a.zarr"])
+    assert alone.column("file") == ["a.zarr"]
+    assert alone.column("digest")[0] == manifest.column("digest")[0]
+
+
+def test_a_folder_with_our_manifest_is_that_manifest(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set" / "images", "1.png", "2.png").parent
+    manifest = build_manifest([root / "images"]).with_column("grade", [3, 4])
+    manifest.write(root / "manifest.parquet", relative_to=root)
+    root.rename(tmp_path / "moved")
+    back = build_manifest([tmp_path / "moved"], label="grade")
+    assert back.labels("grade").tolist() == [3, 4]
+    assert back.paths == [tmp_path / "moved" / "images" / name for name in ("1.png", "2.png")]
+    assert back.digest == manifest.digest
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "moved" / "manifest.parquet")  # somebody else's
+    assert build_manifest([tmp_path / "moved"]).column("file") == ["images/1.png", "images/2.png"]
+
+
+def test_nothing_outside_the_root_is_read_unless_allowed(tmp_path: Path) -> None:
+    pictures(tmp_path / "other", "1.png")
+    root = pictures(tmp_path / "a", "2.png")
+    (root / "l.csv").write_text("file\n2.png\n../other/1.png\n")
+    with pytest.raises(UnsafeError, match=r"l\.csv: it names a file outside its own folder: .*--allow-outside"):
+        build_manifest([root / "l.csv"])
+    (root / "m.csv").write_text(f"file\n{tmp_path / 'other' / '1.png'}\n")
+    with pytest.raises(UnsafeError, match=r"m\.csv: it names a file outside"):
+        build_manifest([root / "m.csv"])
+    allowed = build_manifest([root / "l.csv"], allow_outside=True)
+    assert allowed.paths[1].resolve() == tmp_path / "other" / "1.png"
+    (root / "link.png").symlink_to(tmp_path / "other" / "1.png")
+    with pytest.raises(UnsafeError, match=r"a/link\.png: expected a file inside"):
+        build_manifest([root])
+    assert len(build_manifest([root / "link.png"])) == 1  # a person named it
+    assert len(build_manifest([root], allow_outside=True)) == 2
+
+
+def test_a_journal_lets_an_interrupted_build_go_on(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "a", "1.png", "2.png", "3.png")
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_manifest([root], progress=interrupt, workers=1, journal=tmp_path / "j")
+    noted = (tmp_path / "j").read_text().count("\n") - 1
+    assert noted >= 2
+    assert build_manifest([root], journal=tmp_path / "j").table.equals(build_manifest([root]).table)
 
 
 def test_empty_folder_lists_what_is_accepted(tmp_path: Path) -> None:
@@ -194,9 +281,9 @@ def test_byte_order_mark_and_blank_lines_of_spreadsheets(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_real_photographs_are_indexed_within_ten_seconds(shared: Path, tmp_path: Path) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of all threads: a busy machine is no fault
     manifest = build_manifest([shared / "data/retina/idrid_grading/labels.csv"], label="retinopathy_grade")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert np.bincount(manifest.labels("retinopathy_grade")).tolist() == [132, 18, 124, 68, 43]
     shutil.copy(shared / "data/retina/idrid_grading/labels.csv", tmp_path)
     with pytest.raises(DataError, match=r"row 1 names 'IDRiD_001\.jpg'"):

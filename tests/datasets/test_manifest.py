@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import re
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from core.errors import ConfigError, DataError, MissingDataError
@@ -32,6 +38,20 @@ def of(groups: list[str], splits: list[str | None] | None = None, **labels: list
     return Manifest.of(facts | labels)
 
 
+def large(number: int) -> Manifest:
+    """Many rows, four to a group, as columns that cost little to make."""
+    rows = np.arange(number)
+    facts = of(["g"]).table.take(np.zeros(number, dtype=np.int64))
+    manifest = Manifest(facts)
+    for name, values in {
+        "file": [f"{row:07d}.tif" for row in rows],
+        "group": [f"patient{row // 4:06d}" for row in rows],
+        "digest": [f"{row:064x}" for row in rows],
+    }.items():
+        manifest = manifest.with_column(name, values)
+    return manifest.with_column("grade", rows % 5)
+
+
 def sides(manifest: Manifest) -> dict[str, set[str]]:
     where: dict[str, set[str]] = {}
     for group, split in zip(manifest.column("group"), manifest.column("split"), strict=True):
@@ -54,6 +74,137 @@ def test_reading_something_else_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(DataError, match=r"text\.parquet: expected a Parquet manifest"):
         Manifest.read(tmp_path / "text.parquet")
+
+
+def test_an_older_manifest_says_how_to_make_a_new_one(tmp_path: Path) -> None:
+    table = of(["a"]).table.select(["file", "group"]).replace_schema_metadata({b"halfseen": b"manifest 1"})
+    pq.write_table(table, tmp_path / "old.parquet")
+    with pytest.raises(DataError, match=r"old\.parquet: .*\(manifest 2\), got 'manifest 1'.*build it again"):
+        Manifest.read(tmp_path / "old.parquet")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match=r"written by halfseen, got a Parquet table \['x'\]"):
+        Manifest.read(tmp_path / "other.parquet")
+
+
+def test_roots_may_be_relative_to_the_manifest(tmp_path: Path) -> None:
+    manifest = of(["a", "b"]).with_column("root", [str(tmp_path / "set" / "images"), "/elsewhere"])
+    (tmp_path / "set").mkdir()
+    manifest.write(tmp_path / "set" / "manifest.parquet", relative_to=tmp_path / "set")
+    assert pq.read_table(tmp_path / "set" / "manifest.parquet")["root"].to_pylist() == ["images", "/elsewhere"]
+    (tmp_path / "set").rename(tmp_path / "moved")
+    back = Manifest.read(tmp_path / "moved" / "manifest.parquet")
+    assert back.paths == [tmp_path / "moved" / "images" / "0.png", Path("/elsewhere/1.png")]
+    assert back.digest == manifest.digest
+
+
+def test_writing_replaces_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of(["a"]).write(tmp_path / "m.parquet")
+
+    def fail(table: object, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        of(["b"]).write(tmp_path / "m.parquet")
+    assert Manifest.read(tmp_path / "m.parquet").column("group") == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.parquet"]
+
+
+def test_digest_is_of_content_alone() -> None:
+    manifest = of(["a", "b"], ["train", None], grade=[1, None], site=["x", None])
+    same = [
+        manifest.with_column("root", ["/other"] * 2),
+        manifest.with_column("mtime_ns", [5, 6]),
+        manifest.with_column("options", [[], None]),
+        Manifest(manifest.table.select(list(reversed(manifest.table.column_names)))),
+        Manifest(pa.concat_tables([manifest.table.slice(0, 1), manifest.table.slice(1, 1)])),
+    ]
+    assert {entry.digest for entry in same} == {manifest.digest}
+    one, other = ["nifti.affine=sform", "nifti.volumes=1"], ["nifti.volumes=1", "nifti.affine=sform"]
+    assert manifest.with_column("options", [one, None]).digest == manifest.with_column("options", [other, []]).digest
+    different = [
+        manifest.with_column("options", [one, None]),
+        manifest.with_column("digest", ["0", "2"]),
+        manifest.with_column("group", ["ab", ""]),
+        manifest.with_column("split", [None, "train"]),
+        manifest.with_column("grade", [None, 1]),
+        manifest.with_column("grade", [1, 0]),
+        manifest.with_column("grade", [1.0, None]),
+        manifest.with_column("site", ["x", ""]),
+        manifest.take([1, 0]),
+    ]
+    assert len({entry.digest for entry in different} | {manifest.digest}) == len(different) + 1
+
+
+def test_rows_find_none_lists_and_other_types() -> None:
+    manifest = of(["a", "b", "c"], ["train", None, "train"], grade=[1, None, 3])
+    assert manifest.rows(split=None).tolist() == [1]
+    assert manifest.rows(grade=3).tolist() == [2]
+    assert manifest.rows(grade="3").tolist() == []
+    assert manifest.rows(bands=["red", "green", "blue"]).tolist() == [0, 1, 2]
+    assert manifest.rows(ndim=2, split="train", grade=1).tolist() == [0]
+
+
+def test_codes_number_values_by_their_first_row() -> None:
+    numbers, values = of(["b", "a", "b"], ["x", None, "y"]).codes("group")
+    assert (numbers.tolist(), values) == ([0, 1, 0], ["b", "a"])
+    numbers, values = of(["b", "a", "b"], ["x", None, "y"]).codes("split")
+    assert (numbers.tolist(), values) == ([0, -1, 1], ["x", "y"])
+
+
+def test_a_mapped_manifest_is_the_same_and_travels_as_a_path(tmp_path: Path) -> None:
+    manifest = of(["a", "b"], grade=[1, None], site=["x", "y"])
+    mapped = manifest.mapped(tmp_path)
+    assert mapped.table.equals(manifest.table)
+    assert mapped.digest == manifest.digest
+    assert mapped.mapped(tmp_path) is mapped
+    assert manifest.mapped(tmp_path).backing == mapped.backing  # named by content: once
+    assert [path.name for path in tmp_path.iterdir()] == [mapped.backing.name if mapped.backing else ""]
+    sent = pickle.dumps(mapped)
+    assert len(sent) < 300 + len(str(mapped.backing))
+    assert pickle.loads(sent).table.equals(manifest.table)
+    assert pickle.loads(pickle.dumps(manifest)).table.equals(manifest.table)
+    assert mapped.take([1]).backing is None
+
+
+def private_megabytes() -> float:
+    """Memory that only this process holds: written pages. Mapped pages that were only read are the file's, in the cache."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(kib) for kib in re.findall(r"Private_Dirty:\s+(\d+) kB", text)) / 1024
+
+
+def open_and_read(sent: bytes, growth: multiprocessing.Queue[float]) -> None:
+    pickle.loads(pickle.dumps(of(["a"]))).path(0)  # libraries are in memory before the measurement
+    before = private_megabytes()
+    manifest = pickle.loads(sent)
+    for row in range(0, len(manifest), len(manifest) // 2000):
+        manifest.path(row)
+        manifest.table["shape"][row].as_py()
+    growth.put(private_megabytes() - before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="measures private memory by Linux's smaps")
+def test_two_million_rows_cost_each_worker_less_than_twenty_megabytes(tmp_path: Path) -> None:
+    manifest = large(2_000_000)
+    start = time.perf_counter()
+    split = split_groups(manifest, 0.1, seed=0)
+    assert len(split.rows(split="held_out")) == pytest.approx(200_000, rel=0.02)
+    assert len(split.digest) == 32
+    assert time.perf_counter() - start < 20
+    mapped = split.mapped(tmp_path)
+    del manifest, split
+    context = multiprocessing.get_context("forkserver")
+    growth: multiprocessing.Queue[float] = context.Queue()
+    sent = pickle.dumps(mapped)
+    workers = [context.Process(target=open_and_read, args=(sent, growth)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    grown = [growth.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert max(grown) < 20, grown
 
 
 def test_select_take_and_paths() -> None:

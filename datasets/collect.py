@@ -1,0 +1,234 @@
+"""Finding the images of a collection: folders, class-per-folder trees, stores, lists and manifests, mixed.
+
+Nothing is decoded here. A folder that is one image as a whole (a Zarr store, a scene of one file per band, a DICOM
+series) is found as such, and not searched.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError, DataError, MissingDataError, UnsafeError, nearest
+from datasets.manifest import FACTS, Manifest, is_manifest, was_manifest
+from datasets.readers import is_image_folder, suffixes
+from datasets.readers.base import Reader
+from datasets.safety import inside, local
+
+MANIFEST = "manifest.parquet"  # a folder that holds one that we wrote is that manifest
+
+_LISTS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image to be examined.
+
+    Attributes:
+        root: folder that the image must lie in.
+        file: its path relative to that.
+        said: what a list says of it, raw text or typed values, None = missing.
+        source: the list that names it, if one does.
+        free: it may lie outside `root`, for a person named it, or allowed it.
+        options: reader options that a manifest says it was checked with.
+    """
+
+    root: Path
+    file: str
+    said: dict[str, Any] = field(default_factory=dict)
+    source: Path | None = None
+    free: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.root / self.file
+
+    def safe(self) -> Path:
+        """Where it lies, after making sure that this is inside its root, links followed.
+
+        Raises:
+            UnsafeError: it is not, and nobody allowed it.
+        """
+        if self.free:
+            return self.path
+        try:
+            return inside(self.root, self.path)
+        except UnsafeError as error:
+            where = f"{self.source}: it names a file outside its own folder: " if self.source else ""
+            raise UnsafeError(
+                f"{where}{error} (`--allow-outside`, `allow_outside=True`; or put the list into a folder that holds all)."
+                if self.source
+                else f"{error}"
+            ) from None
+
+
+def gather(
+    paths: Sequence[str | Path], readers: tuple[Reader, ...] = (), *, allow_outside: bool = False
+) -> tuple[list[Entry], list[Manifest]]:
+    """List the images that paths name, in the order given, and the manifests among the paths.
+
+    Raises:
+        ConfigError: no path.
+        MissingDataError: a path does not exist; the message names the nearest.
+        DataError: a folder without images, or a list that makes no sense.
+    """
+    if not paths:
+        raise ConfigError("expected at least one path to images, got none.")
+    entries: list[Entry] = []
+    manifests: list[Manifest] = []
+    for path in map(local, paths):
+        if not path.exists():
+            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise MissingDataError(f"expected images, but {path} does not exist; {nearest(path.name, siblings)}")
+        known = path / MANIFEST if path.is_dir() else path
+        if known.suffix.lower() == ".parquet" and known.is_file() and _was_manifest(known, strict=not path.is_dir()):
+            manifests.append(Manifest.read(known))
+        elif path.is_dir():
+            entries += _folder(path, readers)
+        elif path.suffix.lower() in _LISTS:
+            entries += _list(path)
+        else:
+            entries.append(Entry(path.parent.resolve(), path.name, free=True))
+    if allow_outside:
+        entries = [replace(entry, free=True) for entry in entries]
+    return entries, manifests
+
+
+def entries_of(manifest: Manifest, *, allow_outside: bool = False) -> list[Entry]:
+    """List the images of a manifest again, with all that it says of groups, splits, labels and reader options."""
+    names = ("group", "split", *manifest.label_names)
+    said = zip(*(manifest.column(name) for name in names), strict=True)
+    columns = (manifest.column(name) for name in ("root", "file", "options"))
+    return [
+        Entry(Path(root), file, dict(zip(names, values, strict=True)), None, allow_outside, tuple(options or ()))
+        for (root, file, options), values in zip(zip(*columns, strict=True), said, strict=True)
+    ]
+
+
+def require_files(entries: Sequence[Entry]) -> None:
+    """Make sure that what lists name is there.
+
+    Raises:
+        DataError: a row names something else; the message names list, row and place.
+    """
+    rows: Counter[Path] = Counter()
+    for entry in entries:
+        if entry.source is None:
+            continue
+        rows[entry.source] += 1
+        if not entry.file or not entry.path.exists() or entry.path == entry.root:
+            raise DataError(
+                f"{entry.source}: row {rows[entry.source]} names '{entry.file or None}', which is not at {entry.path}; "
+                "mend the list."
+            )
+
+
+def refuse_repeats(entries: Sequence[Entry], manifests: Sequence[Manifest]) -> None:
+    """Make sure that no image is named twice, also under another name of the same file.
+
+    Raises:
+        DataError: one is.
+    """
+    seen: set[str] = {str(path) for manifest in manifests for path in manifest.paths} if entries else set()
+    for entry in entries:
+        resolved = os.path.realpath(entry.path)
+        if resolved in seen:
+            where = f"{entry.source}: " if entry.source else ""
+            raise DataError(
+                f"{where}{entry.path} is listed twice; name each image once (a folder or a list of it, not both)."
+            )
+        seen.add(resolved)
+
+
+def _folder(folder: Path, readers: tuple[Reader, ...]) -> list[Entry]:
+    if is_image_folder(folder, readers):
+        return [Entry(folder.parent.resolve(), folder.name, free=True)]
+    accepted = suffixes(readers or None)
+    root = folder.resolve()
+    found = []
+    for place, folders, files in os.walk(root):
+        inner = [Path(place, name) for name in sorted(folders) if not name.startswith(".") and name != "__MACOSX"]
+        images = [path for path in inner if is_image_folder(path, readers)]
+        folders[:] = [path.name for path in inner if path not in images]
+        found += images
+        found += [Path(place, name) for name in files if name.lower().endswith(accepted) and not name.startswith(".")]
+    if not found:
+        raise DataError(
+            f"{folder}: expected images ({', '.join(dict.fromkeys(accepted))}) in this folder, found none; check the "
+            "path, or give a list (.csv or .parquet) with a `file` column."
+        )
+    return [Entry(root, path.relative_to(root).as_posix()) for path in sorted(found)]
+
+
+def _list(path: Path) -> list[Entry]:
+    """Read a list: a CSV or Parquet table whose `file` column is relative to where the list lies."""
+    columns = _parquet_columns(path) if path.suffix.lower() == ".parquet" else _csv_columns(path)
+    if "file" not in columns:
+        raise DataError(
+            f"{path}: expected a column `file` with paths relative to this list; {nearest('file', columns)}"
+        )
+    reserved = sorted(set(columns) & set(FACTS) - {"file", "group", "split"})
+    if reserved:
+        raise DataError(f"{path}: the column '{reserved[0]}' has a meaning of its own in manifests; rename it.")
+    files = columns.pop("file")
+    if not files:
+        raise DataError(f"{path}: expected at least one row, got an empty list.")
+    root = path.parent.resolve()
+    return [
+        Entry(root, str(file or ""), {name: values[number] for name, values in columns.items()}, path)
+        for number, file in enumerate(files)
+    ]
+
+
+def _csv_columns(path: Path) -> dict[str, list[Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected a UTF-8 CSV list, but it cannot be read ({error}); save it again.") from None
+    if not lines:
+        raise DataError(f"{path}: expected a CSV list with a header line, got an empty file.")
+    header, *rows = lines
+    names = [name.strip() for name in header]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: expected each column once, but '{twice[0]}' occurs twice; rename one.")
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise DataError(
+                f"{path}: row {number + 1} has {len(row)} fields, the header has {len(names)}; mend the list."
+            )
+    return {name: [row[i].strip() or None for row in rows] for i, name in enumerate(names)}
+
+
+def _parquet_columns(path: Path) -> dict[str, list[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a Parquet list, but it cannot be read ({error}); write it again.") from None
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _was_manifest(path: Path, *, strict: bool) -> bool:
+    """Say whether a Parquet file is a manifest of any version; one that cannot be read is an error where it was named."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: expected a Parquet {'list' if strict else 'manifest'}, but it cannot be read ({error}); write it "
+            "again."
+        ) from None
+    return was_manifest(schema) or is_manifest(schema)
