@@ -1,0 +1,1 @@
+"""What `datasets.convert` does: one image after the other into prepared stores, here or on a Dask cluster."""
