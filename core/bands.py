@@ -15,10 +15,10 @@ def align(have: BandNames, want: BandNames) -> list[int] | None:
     Raises:
         BandError: a wanted band is missing, or a name occurs twice.
     """
-    if have == want:
-        return None
     if len(set(have)) != len(have):
         raise BandError(f"expected each band once, got {have}.")
+    if have == want:
+        return None
     missing = [band for band in want if band not in have]
     if missing:
         raise BandError(f"expected bands {want}, but {missing} are not among the image's bands {have}.")

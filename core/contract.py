@@ -1,4 +1,7 @@
-"""What an encoder expects of its input: bands, value space, patch, spacing. Stored with the weights, applied by `preprocess`."""
+"""What an encoder expects of its input: bands, value space, patch, spacing. Stored with the weights, applied by `preprocess`.
+
+And, for those who train one, how many crops an image gives (`Tiles`).
+"""
 
 from __future__ import annotations
 
@@ -88,6 +91,37 @@ class Input:
     def whole(self) -> tuple[int, ...]:
         """Voxels to which a whole image is fitted."""
         return self.whole_size or self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """How many crops an image gives in an epoch, where they may begin, and how they are shuffled.
+
+    Attributes:
+        per_image: crops of each image in an epoch; none = as many as cover it.
+        plan: `free`: anywhere; `aligned`: on the grid of the file's own chunks, so that few of them are read per crop, and
+            every place of the grid once before any comes again. Crops that are resized are always free.
+        per_visit: crops that are drawn while an image is open, which matters where opening is dear: `.nii.gz`, JPEG.
+        window: images that are open at a time; their crops are shuffled among themselves. Takes `window` images of memory
+            where files cannot be read by window.
+    """
+
+    per_image: int | None = 1
+    plan: Literal["free", "aligned"] = "free"
+    per_visit: int = 1
+    window: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.per_visit, self.window, 1 if self.per_image is None else self.per_image) < 1:
+            raise ConfigError(
+                "expected at least one crop per image, one per visit and a window of one image, got "
+                f"per_image {self.per_image}, per_visit {self.per_visit} and window {self.window}."
+            )
+        if self.per_visit > 1 and self.per_image is not None and self.per_visit > self.per_image:
+            raise ConfigError(
+                f"expected per_visit of at most per_image, got {self.per_visit} and {self.per_image}: a visit cannot draw "
+                "more crops than the image gives."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

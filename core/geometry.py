@@ -47,7 +47,10 @@ class Affine:
         Raises:
             GeometryError: it is not finite or cannot be inverted; the message names `source`.
         """
-        top = np.asarray(matrix, dtype=np.float64)[:3, :4]
+        given = np.asarray(matrix, dtype=np.float64)
+        if given.shape not in ((3, 4), (4, 4)):
+            raise GeometryError(f"{source}: expected an affine of 3 x 4 or 4 x 4 numbers, got {given.shape}.")
+        top = given[:3]
         if not np.isfinite(top).all():
             raise GeometryError(
                 f"{source}: expected a finite affine, got {top.tolist()}; mend the header (qform/sform)."

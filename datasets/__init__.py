@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from datasets.loader import TileLoader, whole_batches
     from datasets.manifest import Manifest, split_groups
     from datasets.readers import open_image
+    from datasets.sample import StreamSpec
     from datasets.samplers import Order, Schedule
-    from datasets.synthetic import sample_set
-    from datasets.tiles import StreamSpec, TileDataset
+    from datasets.synthetic import ct_set, sample_set, scene_set, slide_set
+    from datasets.tiles import TileDataset
+    from datasets.writers import write_image
 
 __suite__ = "halfseen"
 
@@ -30,10 +32,14 @@ __all__ = [
     "TileDataset",
     "TileLoader",
     "build_manifest",
+    "ct_set",
     "open_image",
     "sample_set",
+    "scene_set",
+    "slide_set",
     "split_groups",
     "whole_batches",
+    "write_image",
 ]
 
 _HOME = {
@@ -41,14 +47,18 @@ _HOME = {
     "Manifest": "manifest",
     "Order": "samplers",
     "Schedule": "samplers",
-    "StreamSpec": "tiles",
+    "StreamSpec": "sample",
     "TileDataset": "tiles",
     "TileLoader": "loader",
     "build_manifest": "index",
+    "ct_set": "synthetic",
     "open_image": "readers",
     "sample_set": "synthetic",
+    "scene_set": "synthetic",
+    "slide_set": "synthetic",
     "split_groups": "manifest",
     "whole_batches": "loader",
+    "write_image": "writers",
 }
 
 _HUGGING_FACE = frozenset(

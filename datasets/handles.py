@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any, TypeVar
 
 Handle = TypeVar("Handle")
@@ -44,6 +45,25 @@ def discard(name: Hashable) -> None:
     """Close this thread's handle of that name, if it has one; for a file that failed and may have been replaced."""
     if getattr(_own, "process", None) == os.getpid() and name in _own.open:
         _close(_own.open.pop(name))
+
+
+@cache
+def let_dask_fork() -> None:
+    """Give processes that are forked from this one dask thread pools of their own; once is enough.
+
+    Dask keeps its pools for the life of a process, and a forked child inherits them without their threads: it would wait
+    for ever at the first `compute`.
+    """
+
+    def forget() -> None:
+        from dask import threaded
+
+        threaded.default_pool = None
+        threaded.pools.clear()
+        threaded.pools_lock = threading.Lock()  # the one that was copied may be held for ever
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
 
 
 def _close(handle: Any) -> None:

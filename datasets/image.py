@@ -17,6 +17,7 @@ from core.bands import BandNames, align
 from core.errors import BandError, DataError, MissingDataError
 from core.geometry import Affine, Georeference, Spacing
 from core.preprocess import Window, full_scale
+from datasets.handles import let_dask_fork
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -176,6 +177,7 @@ class LazyImage:
         """Give the image as a lazy dask array (C, *S) in `chunks`; for people, notebooks and batch jobs."""
         import dask.array as da
 
+        let_dask_fork()
         stat = self.path.stat()
         lazy: Array = da.from_array(
             _Sliceable(self),

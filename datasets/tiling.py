@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,6 +34,30 @@ def cover(size: tuple[int, ...], tile: tuple[int, ...], overlap: tuple[int, ...]
         steps = 0 if n <= t else math.ceil((n - t) / (t - o))
         axes.append([slice(start := min(i * (t - o), max(0, n - t)), min(n, start + t)) for i in range(steps + 1)])
     yield from itertools.product(*axes)
+
+
+@lru_cache(maxsize=256)
+def grid_starts(n: int, size: int, chunk: int) -> tuple[int, ...]:
+    """Starts along one axis of windows of `size` that cover `n` voxels and touch as few chunks as they can.
+
+    Windows at least as long as a chunk start on the chunk grid, as far apart as their size allows. Shorter ones lie side
+    by side inside each chunk and never across two. The last window is moved back to end where the image does.
+    """
+    if n <= size:
+        return (0,)
+    if chunk <= size:
+        found = list(range(0, n - size, size // chunk * chunk))
+    else:
+        inside = [min(start, chunk - size) for start in range(0, chunk, size)]
+        found = [start for first in range(0, n, chunk) for part in inside if (start := first + part) < n - size]
+    return (*found, n - size)
+
+
+def grid_cells(n: int, size: int, chunk: int, part: slice) -> tuple[int, ...]:
+    """Of the `grid_starts` of one axis, those whose windows reach into `part`; an axis that is too short is centred."""
+    if n <= size:
+        return centred((slice(0, n),), (size,))
+    return tuple(start for start in grid_starts(n, size, chunk) if start < part.stop and start + size > part.start)
 
 
 def random_window(box: Window, size: tuple[int, ...], rng: np.random.Generator) -> Starts:

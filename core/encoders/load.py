@@ -80,19 +80,20 @@ class Encoder(nn.Module):
         The same function prepares the images of `evaluate` and `embed`.
 
         Args:
-            image: raw values (C, *S) as a numpy array, or an opened image that has `read()`, `bands` and `spacing`.
+            image: raw values (C, *S) as a numpy array, or an opened image that has `read()` (or `read_valid()`), `bands`,
+                `spacing` and perhaps `scaling`.
             bands: names of the channels of an array; default the contract's.
             spacing: per axis of an array, in the input's unit; default the nominal one.
 
         Returns:
             a batch of one, on the encoder's device.
         """
-        given = image if isinstance(image, np.ndarray) else image.read()
+        given, mask = (image, None) if isinstance(image, np.ndarray) else _read(image)
         names = bands or (None if isinstance(image, np.ndarray) else image.bands)
         entry = self._entry(given, names)
         if spacing is None:
             spacing = entry.spacing if isinstance(image, np.ndarray) else image.spacing.values
-        ready = prepare(given, names or entry.bands, entry)
+        ready = prepare(given, names or entry.bands, entry, mask=mask, scaling=getattr(image, "scaling", None))
         device = next(self.parameters()).device
         zero = torch.zeros(1, dtype=torch.int64)
         batch = Batch(
@@ -144,6 +145,14 @@ class Encoder(nn.Module):
             index=zero,
             row=zero,
         )
+
+
+def _read(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an opened image whole, and what of it is measured where it can say."""
+    found: tuple[np.ndarray, np.ndarray | None] = (
+        image.read_valid() if hasattr(image, "read_valid") else (image.read(), None)
+    )
+    return found
 
 
 def load_encoder(path_or_run: str | Path, *, pool: Pool = "mean", device: str | torch.device = "cpu") -> Encoder:

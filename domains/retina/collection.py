@@ -30,9 +30,18 @@ def cache_folder() -> Path:
 
 
 def collect(
-    paths: Sequence[str], *, label: str | None = None, group: str | None = None, quiet: bool = False
+    paths: Sequence[str],
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    options: Sequence[str] = (),
+    allow_outside: bool = False,
+    quiet: bool = False,
 ) -> tuple[Manifest, str]:
     """Look at every image of `paths`, or of the synthetic sample set when there are none.
+
+    `options` are those of readers, such as `nifti.affine=sform`; training and evaluation open each file with them too.
+    `allow_outside` accepts lists and links that lead out of the folder that they are in.
 
     Returns:
         the manifest, and one sentence that says what it holds.
@@ -55,6 +64,8 @@ def collect(
             paths,
             label=label,
             group=group,
+            options=options,
+            allow_outside=allow_outside,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     counts = Counter(manifest.column("ndim"))

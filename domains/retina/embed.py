@@ -39,7 +39,9 @@ def run(config: Embed, options: Options) -> Path:
     images = config.images
     encoder, manifest, entry = open_images(images, labelled=False)
     device = next(encoder.parameters()).device
-    vectors = describe({"vector": encoder}, manifest, entry, workers=images.workers, device=device)["vector"]
+    vectors = describe(
+        {"vector": encoder}, manifest, entry, workers=images.workers, worker_kind=images.worker_kind, device=device
+    )["vector"]
     width = vectors.shape[1]
     table = pa.table(
         {

@@ -71,7 +71,9 @@ def run(config: Evaluate, options: Options) -> Path:
     rivals = {f"{RANDOM_WEIGHTS} {seed}": random_weights(encoder, seed) for seed in range(config.random_seeds)}
     functions = {ENCODER: encoder, **rivals, PIXEL_STATISTICS: pixel_statistics}
     device = next(encoder.parameters()).device
-    vectors = describe(functions, manifest, entry, workers=images.workers, device=device)
+    vectors = describe(
+        functions, manifest, entry, workers=images.workers, worker_kind=images.worker_kind, device=device
+    )
     seen = seen_in_pretraining(images.encoder, manifest)
     notes = [f"{seen} of these {len(manifest)} images were seen in pretraining, without labels."] if seen else []
     if not images.data:

@@ -40,7 +40,10 @@ class Images:
         kind: photograph or volume, where the data has both.
         pool: how tokens become one vector; their mean and spread, since lesions are small and few.
         size: voxels of the image that the encoder sees, one number or one per axis; none = as its contract says.
-        workers: loader processes.
+        options: options of readers, such as `nifti.affine=sform`.
+        allow_outside: accept lists and links that lead out of the folder that they are in.
+        workers: how many read images; 0 = one thread of this process.
+        worker_kind: processes, or threads of this process.
         device: auto, cpu, cuda.
     """
 
@@ -51,7 +54,10 @@ class Images:
     kind: Literal["photograph", "volume"] | None = None
     pool: Pool = "mean_std"
     size: tuple[int, ...] | None = None
+    options: tuple[str, ...] = ()
+    allow_outside: bool = False
     workers: int = 0
+    worker_kind: Literal["thread", "process"] = "process"
     device: str = "auto"
 
     @property
@@ -81,7 +87,9 @@ def open_images(images: Images, *, labelled: bool) -> tuple[Encoder, Manifest, I
     if not Path(images.encoder).is_dir():
         raise MissingDataError(f"expected a run folder or an encoder folder, but {images.encoder} does not exist.")
     encoder = load_encoder(images.encoder, pool=images.pool, device=pick_device(images.device, 0))
-    manifest, what = collect(images.data, label=label, group=images.group)
+    manifest, what = collect(
+        images.data, label=label, group=images.group, options=images.options, allow_outside=images.allow_outside
+    )
     manifest = one_kind(manifest, images.kind)
     entry = input_of(encoder, manifest, images.size)
     say(what)
@@ -136,13 +144,14 @@ def describe(
     entry: Input,
     *,
     workers: int,
+    worker_kind: Literal["thread", "process"] = "process",
     device: torch.device,
 ) -> dict[str, np.ndarray]:
     """Read every image once and give each function's vectors, (M, D) float32 in row order."""
     found: dict[str, list[Tensor]] = {name: [] for name in functions}
     with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("reading images", total=len(manifest))
-        for batch in whole_batches(manifest, entry, BATCH, workers=workers):
+        for batch in whole_batches(manifest, entry, BATCH, workers=workers, worker_kind=worker_kind):
             batch = batch.to(device)
             for name, function in functions.items():
                 found[name].append(function(batch).float().cpu())

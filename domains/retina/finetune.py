@@ -123,7 +123,9 @@ def run(config: FinetuneRetina, options: Options) -> Path:
     flips = domain.PHOTOGRAPH_FLIPS if entry.ndim == 2 else domain.VOLUME_FLIPS
     entry = replace(entry, size=entry.whole)  # crops are as large as what is scored
     stream = StreamSpec(input=entry, batch_size=config.batch_size, scale=config.scale, flips=flips)
-    loader = TileLoader(manifest, [stream], seed=config.training.seed, workers=images.workers)
+    loader = TileLoader(
+        manifest, [stream], seed=config.training.seed, workers=images.workers, worker_kind=images.worker_kind
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.training.seed, "head"))
         spec = Classify(num_classes=len(labels.names), batch_norm=config.training.mode == "linear")

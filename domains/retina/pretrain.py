@@ -152,7 +152,14 @@ def _mae(
 def run(config: Pretrain, options: Options) -> Path:
     """Train, draw and report; every file that is refused is refused before the run folder exists."""
     with join_world(config.how.device) as world:
-        manifest, what = world.on_main(lambda: collect(config.data.paths, group=config.data.group))
+        manifest, what = world.on_main(
+            lambda: collect(
+                config.data.paths,
+                group=config.data.group,
+                options=config.data.options,
+                allow_outside=config.data.allow_outside,
+            )
+        )
         manifest = split_groups(manifest, config.data.held_out, config.seed)
         config = resolve(config, manifest)
         say(f"{what}; {len(manifest.rows(split='held_out'))} images held out")
@@ -161,8 +168,13 @@ def run(config: Pretrain, options: Options) -> Path:
             _streams(config),
             seed=config.seed,
             workers=config.how.workers,
+            worker_kind=config.how.worker_kind,
+            timeout_s=config.how.batch_timeout_s,
             rank=world.rank,
             world_size=world.size,
+            bad_samples=config.data.bad_samples,
+            bad_budget=config.data.bad_budget,
+            quarantine=options.out / "quarantine.jsonl",
         )
         with open_run(options.out, config, world=world, resume=options.resume, overwrite=options.overwrite) as folder:
             world.on_main(lambda: _record(folder, manifest))
@@ -183,6 +195,8 @@ def _streams(config: Pretrain) -> list[StreamSpec]:
             turns=stream.turns,
             scale=stream.scale,
             flips=stream.flips,
+            crop=stream.crop,
+            tiles=stream.tiles,
         )
         for stream in config.data.streams
     ]

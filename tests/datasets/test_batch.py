@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from core.contract import Input
-from datasets.batch import collate, collate_or_pass
+from datasets.batch import collate, pack_or_pass
 from datasets.manifest import Manifest
-from datasets.tiles import Failure, Item, StreamSpec, TileDataset
+from datasets.sample import Failure, Item, StreamSpec
+from datasets.tiles import TileDataset
 
 
 def test_batch_holds_the_samples_in_order(manifest: Manifest, photograph_input: Input) -> None:
@@ -47,4 +48,4 @@ def test_mixed_types_meet_in_float32(manifest: Manifest, photograph_input: Input
 def test_a_failure_is_passed_on(manifest: Manifest, photograph_input: Input) -> None:
     dataset = TileDataset(manifest, [StreamSpec(input=photograph_input, batch_size=3)], seed=0)
     failure = Failure("DataError", "a.png: broken")
-    assert collate_or_pass([dataset[Item(stream=0, row=0, index=0)], failure]) is failure
+    assert pack_or_pass([dataset[Item(stream=0, row=0, index=0)], failure]) is failure

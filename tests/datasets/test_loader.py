@@ -18,8 +18,10 @@ from core.errors import BandError, ConfigError, DataError
 from datasets.index import build_manifest
 from datasets.loader import TileLoader, whole_batches
 from datasets.manifest import Manifest, split_groups
+from datasets.sample import StreamSpec
 from datasets.samplers import Order
-from datasets.tiles import StreamSpec
+from datasets.workers import WorkerKind
+from tests.datasets.faults import damage
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def halves(manifest: Manifest) -> Manifest:
 def same(one: Batch, other: Batch) -> bool:
     return all(
         torch.equal(getattr(one, name), getattr(other, name)) and getattr(one, name).dtype == getattr(other, name).dtype
-        for name in ("image", "valid", "spacing", "offset", "scale", "key", "index", "row")
+        for name in ("image", "valid", "spacing", "offset", "scale", "key", "index", "row", "origin")
     )
 
 
@@ -74,18 +76,25 @@ def test_starting_late_replays_nothing_and_gives_the_same(halves: Manifest, stre
     assert far.index.tolist() == list(range(16 * 10**9, 16 * 10**9 + 8))
 
 
-def test_batches_are_the_same_for_any_number_of_workers(halves: Manifest, streams: list[StreamSpec]) -> None:
+@pytest.mark.parametrize(
+    ("workers", "kind"),
+    [
+        (1, "thread"),
+        (2, "thread"),
+        (3, "thread"),
+        pytest.param(1, "process", marks=pytest.mark.slow),
+        pytest.param(2, "process", marks=pytest.mark.slow),
+    ],
+)
+def test_batches_are_the_same_for_any_workers(
+    workers: int, kind: WorkerKind, halves: Manifest, streams: list[StreamSpec]
+) -> None:
     reference = list(TileLoader(halves, streams, seed=3).batches(1, 8))
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    assert all_same(reference, TileLoader(halves, streams, seed=3, workers=2).batches(1, 8))
+    loader = TileLoader(halves, streams, seed=3, workers=workers, worker_kind=kind)
+    assert all_same(reference, loader.batches(1, 8))
     assert torch.equal(torch.get_rng_state(), before)  # the loader draws nothing from the global generator
-
-
-@pytest.mark.slow
-def test_one_worker_gives_the_same_too(halves: Manifest, streams: list[StreamSpec]) -> None:
-    reference = TileLoader(halves, streams, seed=3).batches(0, 6)
-    assert all_same(reference, TileLoader(halves, streams, seed=3, workers=1).batches(0, 6))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -154,17 +163,17 @@ def test_leaving_early_ends_the_thread(halves: Manifest, streams: list[StreamSpe
 def broken(collection: Path, tmp_path: Path) -> Manifest:
     shutil.copytree(collection, tmp_path / "copy")
     manifest = build_manifest([tmp_path / "copy" / f"p{number}.png" for number in range(4)])
-    data = bytearray((tmp_path / "copy" / "p2.png").read_bytes())
-    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
-    (tmp_path / "copy" / "p2.png").write_bytes(data)
+    damage(tmp_path / "copy" / "p2.png")
     return manifest
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("workers", "kind"), [(0, "thread"), (2, "thread"), pytest.param(2, "process", marks=pytest.mark.slow)]
+)
 def test_reading_errors_arrive_as_one_sentence_naming_the_file(
-    workers: int, broken: Manifest, streams: list[StreamSpec]
+    workers: int, kind: WorkerKind, broken: Manifest, streams: list[StreamSpec]
 ) -> None:
-    loader = TileLoader(broken, streams[:1], seed=3, workers=workers)
+    loader = TileLoader(broken, streams[:1], seed=3, workers=workers, worker_kind=kind)
     with pytest.raises(DataError, match=r"^\S*p2\.png: expected") as caught:
         list(loader.batches(0, 4))
     assert "\n" not in str(caught.value)

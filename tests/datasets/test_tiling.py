@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ShapeError
 from core.rng import numpy_rng
-from datasets.tiling import cover, random_crop, random_window
+from datasets.tiling import cover, grid_cells, grid_starts, random_crop, random_window
 
 
 @pytest.mark.parametrize("case", range(60))
@@ -68,3 +68,35 @@ def test_random_crop_keeps_area_and_aspect_within_the_box() -> None:
     assert np.mean(areas) == pytest.approx(0.2, abs=0.01)
     assert min(ratios) > 0.72
     assert max(ratios) < 1.38
+
+
+@pytest.mark.parametrize("case", range(80))
+def test_grid_windows_cover_and_touch_few_chunks(case: int) -> None:
+    rng = numpy_rng(0, "grid", case)
+    n, size, chunk = (int(v) for v in rng.integers((30, 1, 1), (300, 60, 90)))
+    starts = grid_starts(n, size, min(chunk, n))
+    assert starts == tuple(sorted(set(starts)))
+    hit = np.zeros(n, bool)
+    for start in starts:
+        assert 0 <= start <= max(0, n - size)
+        hit[start : start + size] = True
+        last = start == n - size  # moved back to the edge
+        if chunk <= size:
+            assert last or start % chunk == 0
+        else:
+            assert last or start // chunk == (start + size - 1) // chunk
+    assert hit.all()
+
+
+def test_grid_counts_are_those_of_a_plain_cover_where_sizes_agree() -> None:
+    assert grid_starts(2048, 128, 128) == tuple(range(0, 2048, 128))
+    assert grid_starts(2048, 128, 512) == tuple(range(0, 2048, 128))
+    assert grid_starts(2048, 256, 128) == tuple(range(0, 2048, 256))
+    assert grid_starts(300, 128, 128) == (0, 128, 172)
+    assert grid_starts(100, 128, 64) == (0,)
+
+
+def test_grid_cells_are_those_that_reach_into_the_content() -> None:
+    assert grid_cells(1024, 128, 128, slice(130, 400)) == (128, 256, 384)
+    assert grid_cells(1024, 128, 128, slice(0, 1024)) == grid_starts(1024, 128, 128)
+    assert grid_cells(100, 128, 64, slice(0, 100)) == (-14,)

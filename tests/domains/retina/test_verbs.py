@@ -112,11 +112,11 @@ def test_random_weights_are_another_encoder_of_the_same_kind(encoder):
 
 
 @pytest.fixture(scope="session")
-def lesions(samples, tmp_path_factory):
+def lesions(samples):
     """A list of the photographs with two classes: lesions or none."""
     rows = [line.split(",") for line in (samples / "labels.csv").read_text().splitlines()[1:]]
     kept = [f"{samples / file},{int(int(grade) > 0)},{who}" for file, grade, who, kind in rows if kind == "photograph"]
-    path = tmp_path_factory.mktemp("lists") / "labels.csv"
+    path = samples.parent / "labels.csv"  # in a folder that holds the images too
     path.write_text("file,lesions,patient\n" + "\n".join(kept) + "\n")
     return path
 

@@ -1,0 +1,83 @@
+"""Which rows of a manifest each input reads; column by column, since a collection may have millions of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.contract import Input
+from core.errors import BandError, DataError
+from datasets.manifest import Manifest
+
+
+def assign(manifest: Manifest, inputs: Sequence[Input]) -> list[np.ndarray]:
+    """Give the rows that each input reads, ascending: every row goes to the first input of its rank whose bands it has.
+
+    Raises:
+        BandError: an input has the row's rank, but none has its bands.
+        DataError: no input has its rank, it is smaller than a patch, or its spacing is in another unit.
+    """
+    assigned: list[list[np.ndarray]] = [[] for _ in inputs]
+    for rows in _kinds(manifest):
+        first = int(rows[0])
+        ndim, bands, unit = (manifest.table[name][first].as_py() for name in ("ndim", "bands", "unit"))
+        ranked = [number for number, entry in enumerate(inputs) if entry.ndim == ndim]
+        fits = [number for number in ranked if set(inputs[number].bands) <= set(bands)]
+        if not fits:
+            _refuse(manifest.path(first), ndim, bands, [inputs[number] for number in ranked])
+        entry = inputs[fits[0]]
+        _check(manifest, rows, entry, unit)
+        assigned[fits[0]].append(rows)
+    return [np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64) for parts in assigned]
+
+
+def facts(manifest: Manifest, name: str, rows: np.ndarray) -> np.ndarray:
+    """Give a column of lists of one length as an array (rows, length)."""
+    import pyarrow as pa
+
+    lists = manifest.table[name].take(pa.array(rows)).combine_chunks()
+    if isinstance(lists, pa.ChunkedArray):
+        lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else lists
+    found: np.ndarray = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+    return found
+
+
+def _kinds(manifest: Manifest) -> list[np.ndarray]:
+    """Group the rows by rank, bands and unit; groups in the order of their first row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = manifest.table
+    names = pc.binary_join(table["bands"], "\0")
+    parts = [table["ndim"].cast(pa.string()), names, table["unit"].cast(pa.string())]
+    joined = pc.binary_join_element_wise(*parts, "\1").combine_chunks().dictionary_encode()
+    codes = pa.chunked_array([joined]) if not isinstance(joined, pa.ChunkedArray) else joined
+    numbers = np.concatenate([chunk.indices.to_numpy() for chunk in codes.unify_dictionaries().chunks])
+    order = np.argsort(numbers, kind="stable")
+    _, starts = np.unique(numbers[order], return_index=True)
+    groups = np.split(order, starts[1:]) if len(order) else []
+    return sorted(groups, key=lambda rows: int(rows[0]))
+
+
+def _check(manifest: Manifest, rows: np.ndarray, entry: Input, unit: str) -> None:
+    shapes = facts(manifest, "shape", rows)
+    small = (shapes[:, 1:] < np.array(entry.patch)).any(axis=1)
+    if small.any():
+        at = int(np.flatnonzero(small)[0])
+        raise DataError(
+            f"{manifest.path(int(rows[at]))}: expected at least one patch of {entry.patch} voxels, the image has "
+            f"{tuple(int(n) for n in shapes[at, 1:])}; remove it or choose a smaller patch."
+        )
+    if entry.unit != "px" and unit != entry.unit:
+        path = manifest.path(int(rows[0]))
+        raise DataError(f"{path}: expected spacing in {entry.unit} for input '{entry.name}', the file has {unit}.")
+
+
+def _refuse(path: Path, ndim: int, bands: Sequence[Any], ranked: Sequence[Input]) -> None:
+    if ranked:
+        wanted = " or ".join(str(entry.bands) for entry in ranked)
+        raise BandError(f"{path}: expected bands {wanted}, the image has {tuple(bands)}; convert it or leave it out.")
+    raise DataError(f"{path}: the image is {ndim}D and nothing in this run reads {ndim}D images; leave it out.")
