@@ -13,8 +13,8 @@ from core.rng import numpy_rng
 from datasets.index import build_manifest
 from datasets.readers import open_image
 from datasets.synthetic import sample_set
-from datasets.synthetic_fundus import HEIGHT, WIDTH, photograph
-from datasets.synthetic_oct import SIZE, SPACING_MM, volume
+from datasets.synthetic.fundus import HEIGHT, WIDTH, photograph
+from datasets.synthetic.oct import SIZE, SPACING_MM, volume
 
 
 @pytest.fixture(scope="module")
