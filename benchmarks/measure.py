@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+BOUNDS = {"limit": "at most", "floor": "at least"}
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -126,7 +128,8 @@ def say_gates(records: list[dict[str, Any]]) -> bool:
     """Tell on standard error which gates hold; True when all do."""
     gates = [record for record in records if "gate" in record]
     for record in gates:
-        asked = f"at most {record['limit']}" if record.get("limit") is not None else f"at least {record.get('floor')}"
-        word = "holds " if record["ok"] else "MISSED"
-        print(f"  {word} {record['gate']}: {record['ratio']} ({asked})", file=sys.stderr)
+        bounds = [f"{word} {record[name]}" for name, word in BOUNDS.items() if record.get(name) is not None]
+        word = ("holds " if record["ok"] else "MISSED") if bounds else "      "
+        asked = f"  ({', '.join(bounds)})" if bounds else ""
+        print(f"  {word} {record['gate']}: {record['ratio']}{asked}", file=sys.stderr)
     return all(record["ok"] for record in gates)
