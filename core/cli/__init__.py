@@ -91,7 +91,7 @@ def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    sys.exit(0)
+    leave(0)
 
 
 def pretrain_main(

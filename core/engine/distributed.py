@@ -117,7 +117,7 @@ def pick_device(name: str, local_rank: int) -> torch.device:
 
 @contextmanager
 def world(device: str = "auto") -> Iterator[World]:
-    """Join the processes that `torchrun` started, or be alone; leaves the group on the way out.
+    """Join the processes that `torchrun` started, or be alone; leaves the group on the way out, once all have come there.
 
     Not when the run was asked to stop: all is saved then, ranks end at slightly different moments, and taking a group
     apart while a peer is gone aborts the process, now and then, with another exit code. `stop.leave` ends it.
@@ -136,12 +136,12 @@ def world(device: str = "auto") -> Iterator[World]:
         distributed.init_process_group("nccl", timeout=_PATIENCE, device_id=place)
     else:
         distributed.init_process_group("gloo", timeout=_PATIENCE)
-    leaving: Preempted | None = None
     try:
         yield World(rank, size, place)
-    except Preempted as stopped:
-        leaving = stopped
+    except Preempted:
         raise
-    finally:
-        if leaving is None:
-            distributed.destroy_process_group()
+    except BaseException:
+        distributed.destroy_process_group()
+        raise
+    distributed.barrier()
+    distributed.destroy_process_group()

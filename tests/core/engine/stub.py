@@ -130,6 +130,7 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     except Preempted:
         leave(EXIT_CODE)
+    leave(0)
 
 
 if __name__ == "__main__":
