@@ -14,7 +14,6 @@ Exit codes: 0 no error was found, 1 errors were found, 2 the check could not be 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,33 +28,22 @@ from core.errors import ConfigError, HalfseenError, MissingDataError, nearest
 from datasets.checking.findings import SEVERITIES, Finding, finding, unreadable
 from datasets.checking.judge import judge_collection, names_of
 from datasets.checking.report import Report, sections_of
-from datasets.collect import MANIFEST, Entry, entries_of, gather, refuse_repeats
+from datasets.collect import MANIFEST, Entry, entries_of, gather, refuse_repeats, unlisted
 from datasets.content import digest_of, size_of, stamp_of
 from datasets.examine import Examined, Progress, cores, examine_all
 from datasets.index import assemble
-from datasets.manifest import FACTS, Manifest, published
+from datasets.manifest import FACTS, Manifest
+from datasets.program import exit_code
 from datasets.progress import Stages
+from datasets.publishing import published
 from datasets.readers import configured
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run as a program."""
-    try:
-        code = run(_arguments(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-    except HalfseenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on where it was, if --out or --journal was given.", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'} cannot be written or read ({error.strerror}).", file=sys.stderr)
-        code = 2
-    sys.exit(code)
+    arguments = _arguments(sys.argv[1:] if argv is None else argv)
+    text = "interrupted; --resume goes on where it was, if --out or --journal was given."
+    sys.exit(exit_code(lambda: run(arguments), interrupted=text))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,16 +66,16 @@ def run(options: argparse.Namespace) -> int:
 
     show(report, sys.stderr if str(options.json) == "-" else sys.stdout)
     written = [path for path in (options.out, options.json, options.report) if path is not None and str(path) != "-"]
-    if options.out is not None:
-        if manifest is None:
-            raise ConfigError(f"no image could be read, so no manifest is written to {options.out}.")
-        manifest.write(options.out, relative_to=options.out.absolute().parent)
     if options.json is not None:
         _write(options.json, report.to_json() + "\n")
     if options.report is not None:
         from datasets.checking.page import page
 
         _write(options.report, page(report))
+    if options.out is not None:  # last: where no image could be read, the report says why
+        if manifest is None:
+            raise ConfigError(f"no image could be read, so no manifest is written to {options.out}.")
+        manifest.write(options.out, relative_to=options.out.absolute().parent)
     for path in written:
         print(path, file=sys.stderr if str(options.json) == "-" else sys.stdout)
     return 1 if report.count("error") else 0
@@ -119,6 +107,9 @@ def checked(options: argparse.Namespace) -> tuple[Manifest | None, Report]:
     ]
     good = [row for row, result in enumerate(results) if result.facts is not None]
     found += _changed(entries, results, names, recorded)
+    if manifests:
+        missed = unlisted(options.paths, [path for manifest in manifests for path in manifest.paths], chosen)
+        found += [finding("unlisted", path.name, "the manifest beside it does not name it.") for path in missed]
     manifest = None
     if good:
         manifest = assemble([entries[row] for row in good], [results[row].facts or {} for row in good], options.group)

@@ -101,6 +101,16 @@ def gather(
     return entries, manifests
 
 
+def unlisted(
+    paths: Sequence[str | Path], manifest_paths: Sequence[Path], readers: tuple[Reader, ...] = ()
+) -> list[Path]:
+    """List the images that lie in folders of `paths` which a manifest speaks for, and that it does not name."""
+    spoken_for = [path for path in map(local, paths) if path.is_dir() and (path / MANIFEST).is_file()]
+    known = {os.path.realpath(path) for path in manifest_paths}
+    found = [entry.path for folder in spoken_for for entry in _folder(folder, readers, may_be_empty=True)]
+    return [path for path in found if os.path.realpath(path) not in known]
+
+
 def entries_of(manifest: Manifest, *, allow_outside: bool = False) -> list[Entry]:
     """List the images of a manifest again, with all that it says of groups, splits, labels and reader options."""
     names = ("group", "split", *manifest.label_names)
@@ -136,7 +146,13 @@ def refuse_repeats(entries: Sequence[Entry], manifests: Sequence[Manifest]) -> N
     Raises:
         DataError: one is.
     """
-    seen: set[str] = {str(path) for manifest in manifests for path in manifest.paths} if entries else set()
+    seen: set[str] = set()
+    for number, manifest in enumerate(manifests if entries or len(manifests) > 1 else ()):
+        paths = list(map(str, manifest.paths))
+        twice = next((path for path in paths if path in seen), None) if number else None
+        if twice is not None:
+            raise DataError(f"{twice} is listed twice, in two manifests; name each image once.")
+        seen.update(paths)
     for entry in entries:
         resolved = os.path.realpath(entry.path)
         if resolved in seen:
@@ -147,19 +163,23 @@ def refuse_repeats(entries: Sequence[Entry], manifests: Sequence[Manifest]) -> N
         seen.add(resolved)
 
 
-def _folder(folder: Path, readers: tuple[Reader, ...]) -> list[Entry]:
+def _folder(folder: Path, readers: tuple[Reader, ...], *, may_be_empty: bool = False) -> list[Entry]:
     if is_image_folder(folder, readers):
         return [Entry(folder.parent.resolve(), folder.name, free=True)]
     accepted = suffixes(readers or None)
     root = folder.resolve()
     found = []
-    for place, folders, files in os.walk(root):
+
+    def refuse(error: OSError) -> None:  # else os.walk passes over what it cannot list, and images are lost silently
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions.") from None
+
+    for place, folders, files in os.walk(root, onerror=refuse):
         inner = [Path(place, name) for name in sorted(folders) if not name.startswith(".") and name != "__MACOSX"]
         images = [path for path in inner if is_image_folder(path, readers)]
         folders[:] = [path.name for path in inner if path not in images]
         found += images
         found += [Path(place, name) for name in files if name.lower().endswith(accepted) and not name.startswith(".")]
-    if not found:
+    if not found and not may_be_empty:
         raise DataError(
             f"{folder}: expected images ({', '.join(dict.fromkeys(accepted))}) in this folder, found none; check the "
             "path, or give a list (.csv or .parquet) with a `file` column."

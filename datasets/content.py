@@ -30,7 +30,7 @@ def size_of(path: Path) -> int:
         MissingDataError: it is not there.
         DataError: a folder holds a link that leaves it, or something that is no file.
     """
-    return sum(found.st_size for _, found in _files(path))
+    return stamp_of(path)[0]
 
 
 def mtime_of(path: Path) -> int:
@@ -40,7 +40,7 @@ def mtime_of(path: Path) -> int:
         MissingDataError: it is not there.
         DataError: a folder holds a link that leaves it, or something that is no file.
     """
-    return max((found.st_mtime_ns for _, found in _files(path)), default=path.stat().st_mtime_ns)
+    return stamp_of(path)[1]
 
 
 def stamp_of(path: Path) -> tuple[int, int]:

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from core.errors import ConfigError, HalfseenError
+from core.errors import ConfigError
+from datasets.checking.report import size_text
 from datasets.converting.job import Settings
 from datasets.converting.prepare import Report, convert
+from datasets.program import exit_code
 from datasets.progress import Stages
 
 _FAILURES = 20  # that are listed for people; --json lists all
@@ -33,19 +34,9 @@ _FAILURES = 20  # that are listed for people; --json lists all
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run as a program."""
-    try:
-        code = run(_arguments(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-    except HalfseenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was.", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    sys.exit(code)
+    arguments = _arguments(sys.argv[1:] if argv is None else argv)
+    text = "interrupted; the same command goes on where it was."
+    sys.exit(exit_code(lambda: run(arguments), interrupted=text))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,11 +80,11 @@ def as_dict(report: Report) -> dict[str, object]:
 def _lines(report: Report, skip_failed: bool) -> list[str]:
     """What was done, for people."""
     done = report.converted + report.kept
-    kept = f", {report.kept} of them before" if report.kept else ""
-    lines = [f"{done} images converted{kept}, {len(report.failed)} failed, in {report.seconds:.1f} s"]
+    kept = f", {report.kept} kept from before" if report.kept else ""
+    lines = [f"{report.converted} images converted{kept}, {len(report.failed)} failed, in {report.seconds:.1f} s"]
     if done:
         lines.append(
-            f"{_size(report.bytes)} in all: {report.ratio:.2f} times the originals ({_size(report.source_bytes)}), "
+            f"{size_text(report.bytes)} in all: {report.ratio:.2f} times the originals ({size_text(report.source_bytes)}), "
             f"{report.bytes / report.voxel_bytes:.2f} times the bare voxels"
         )
     lines += [f"failed: {file}: {error}" for file, error in report.failed[:_FAILURES]]
@@ -105,13 +96,6 @@ def _lines(report: Report, skip_failed: bool) -> list[str]:
             "them out with --skip-failed"
         )
     return lines
-
-
-def _size(number: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number / 1e3:.1f} kB"
 
 
 def _settings(options: argparse.Namespace) -> Settings:

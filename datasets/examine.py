@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from core.errors import ConfigError, DamagedError, HalfseenError
+from core.errors import BandError, BudgetError, ConfigError, DamagedError, GeometryError, HalfseenError
 from core.preprocess import Window, content_box, measure
 from datasets.checking.findings import Finding, judge_image, unreadable
 from datasets.collect import Entry
@@ -125,7 +125,7 @@ def examine_all(
             result = examine(entry, chosen, gate)
         except Exception as error:
             result = Examined(None, (unreadable(error, entry.file, entry.path),), error)
-        if book is not None:
+        if book is not None and not (result.error is not None and _may_pass(result.error)):
             book.write(entry, result)
         return result
 
@@ -139,6 +139,11 @@ def examine_all(
         if book is not None:
             book.close()
     return found
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether what went wrong need not be in the file's bytes: a library that is missing, memory, storage, permissions."""
+    return not isinstance(error, DamagedError | GeometryError | BudgetError | BandError)
 
 
 def cores() -> int:
@@ -184,7 +189,8 @@ class Gate:
 class Journal:
     """One line of JSON per examined image, so that a long check goes on where it was stopped.
 
-    An image is known by its path, size, time and what it was read with. A last line that was torn by a kill is passed
+    An image is known by its path, size, time and what it was read with; failures that need not be in its bytes are looked
+    at again. A last line that was torn by a kill is passed
     over. A journal of other readers' options, or of another version, is begun anew.
     """
 
@@ -343,8 +349,3 @@ def _in_order(look: Callable[[Entry], Examined], entries: Sequence[Entry], worke
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for a million images
-
-
-def without_error(result: Examined) -> Examined:
-    """The result as a journal gives it back."""
-    return replace(result, error=None)

@@ -11,8 +11,10 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 Handle = TypeVar("Handle")
 
@@ -28,7 +30,8 @@ def borrow(name: Hashable, open_it: Callable[[], Handle]) -> Handle:
     The handle is borrowed until the next call of `borrow` in this thread. `name` must say all that `open_it` depends on.
     """
     if getattr(_own, "process", None) != os.getpid():
-        _left_alone.append(getattr(_own, "open", None))
+        if hasattr(_own, "open"):  # a thread that is new has none
+            _left_alone.append(_own.open)
         _own.process, _own.open = os.getpid(), OrderedDict()
     held: OrderedDict[Hashable, Any] = _own.open
     if name in held:
@@ -45,6 +48,34 @@ def discard(name: Hashable) -> None:
     """Close this thread's handle of that name, if it has one; for a file that failed and may have been replaced."""
     if getattr(_own, "process", None) == os.getpid() and name in _own.open:
         _close(_own.open.pop(name))
+
+
+def borrow_file(kind: str, path: Path, open_it: Callable[[], Handle]) -> Handle:
+    """Borrow the handle of a file by its path; where another file has that name by now, or it changed, it is opened anew.
+
+    `discard((kind, path))` closes it.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116 - on the path of every window
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+    except OSError:  # gone: opening it says so
+        stamp = (0, 0, 0)
+    held = borrow((kind, path), lambda: _Stamped(stamp, open_it()))
+    if held.stamp != stamp:
+        discard((kind, path))  # first: a library may take an open file of one inode for the same
+        held = borrow((kind, path), lambda: _Stamped(stamp, open_it()))
+    return held.handle
+
+
+@dataclass(frozen=True)
+class _Stamped(Generic[Handle]):
+    """A handle, and what its file was when it was opened: inode, size and time of modification."""
+
+    stamp: tuple[int, int, int]
+    handle: Handle
+
+    def close(self) -> None:
+        _close(self.handle)
 
 
 @cache

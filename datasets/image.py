@@ -6,7 +6,8 @@ A reader fills the facts in and supplies a `Source`; the checks on windows are h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.bands import BandNames, align
-from core.errors import BandError, DataError, MissingDataError
+from core.errors import BandError, DataError, HalfseenError, MissingDataError
 from core.geometry import Affine, Georeference, Spacing
 from core.preprocess import Window, full_scale
+from datasets.content import stamp_of
 from datasets.handles import let_dask_fork
 
 if TYPE_CHECKING:
@@ -124,9 +126,12 @@ class LazyImage:
         Raises:
             DataError: the window is not inside the image (padding is the caller's decision: `core.preprocess.cut`), or
                 the file cannot be decoded.
+            MissingDataError: the file is gone.
             BandError: a band that the image does not have.
         """
-        return self.source.read(self._inside(window), self._positions(bands))
+        box, positions = self._inside(window), self._positions(bands)
+        with self._explained():
+            return self.source.read(box, positions)
 
     def read_valid(
         self, window: Window | None = None, bands: Sequence[str] | None = None
@@ -136,16 +141,28 @@ class LazyImage:
         Not data are: NaN and infinity, the band's nodata value, and what the file's own mask excludes.
         """
         box, positions = self._inside(window), self._positions(bands)
-        voxels = self.source.read(box, positions)
+        with self._explained():
+            voxels, mask = self.source.read(box, positions), self.source.measured(box, positions)
         valid = np.isfinite(voxels) if voxels.dtype.kind == "f" else np.ones(voxels.shape, dtype=bool)
         for row, position in enumerate(positions if self.nodata is not None else ()):
             value = self.nodata[position] if self.nodata is not None else None
             if value is not None and value == value:  # NaN as nodata is covered by isfinite
                 valid[row] &= voxels[row] != value
-        mask = self.source.measured(box, positions)
         if mask is not None:
             valid &= mask
         return voxels, valid
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the system refuses, such as a file that is gone, becomes a sentence; readers name what is wrong in a file."""
+        try:
+            yield
+        except HalfseenError:
+            raise
+        except FileNotFoundError:
+            raise MissingDataError(f"expected an image, but {self.path} does not exist any more.") from None
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}); check the storage.") from None
 
     def _positions(self, bands: Sequence[str] | None) -> tuple[int, ...]:
         if bands is None:
@@ -176,13 +193,14 @@ class LazyImage:
     def dask(self) -> Array:
         """Give the image as a lazy dask array (C, *S) in `chunks`; for people, notebooks and batch jobs."""
         import dask.array as da
+        from dask.base import tokenize
 
         let_dask_fork()
-        stat = self.path.stat()
         lazy: Array = da.from_array(
             _Sliceable(self),
             chunks=(self.shape[0], *self.chunks),
-            name=f"halfseen-{self.path}-{self.level}-{stat.st_size}-{stat.st_mtime_ns}",
+            # Dask takes arrays of one name for one array: all that decides the voxels is in it.
+            name=f"halfseen-{tokenize(self, stamp_of(self.path))}",
             asarray=False,
             meta=np.empty((0,) * len(self.shape), dtype=self.dtype),
         )

@@ -6,11 +6,8 @@ instead of holding it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +18,7 @@ from core.errors import ConfigError, DataError, MissingDataError, nearest
 from core.rng import key
 from datasets.columns import equal, feed
 from datasets.content import digest_of
+from datasets.publishing import draft_of, publish, published, remove
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,16 +137,15 @@ class Manifest:
             return self
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".manifest-{uuid.uuid4().hex}.tmp"
+        partial = draft_of(folder / "manifest.arrow")
         try:
             table = self.table.combine_chunks().unify_dictionaries()
             with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table, max_chunksize=_ROWS_PER_PART)
-            _flush(partial)
             final = folder / f"manifest-{digest_of(partial)[:16]}.arrow"
-            partial.replace(final)
+            publish(partial, final)
         finally:
-            partial.unlink(missing_ok=True)
+            remove(partial)
         return _map(str(final.absolute()))
 
     def __len__(self) -> int:
@@ -327,24 +324,6 @@ def _map(path: str) -> Manifest:
     with pa.memory_map(path) as source:
         table = pa.ipc.open_file(source).read_all()
     return Manifest(table, Path(path))
-
-
-@contextlib.contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """Give a name to write under; what is there when the block ends takes the place of `path`, all of it or nothing."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield partial
-        _flush(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _why_not(schema: pa.Schema) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError, MissingDataError, nearest
+from core.errors import ConfigError, DataError, MissingDataError, nearest
 from datasets.content import unchanged
 from datasets.image import LazyImage
 from datasets.manifest import Manifest
@@ -76,7 +76,10 @@ class Images:
         changed = f"{path}: the file changed since the manifest was built; build the manifest again."
         if not unchanged(path, size=facts["bytes"], mtime_ns=facts["mtime_ns"], digest=facts["digest"]):
             raise DataError(changed)
-        reader = _reader(facts["reader"], tuple(self.manifest.table["options"][row].as_py() or ()))
+        try:
+            reader = _reader(facts["reader"], tuple(self.manifest.table["options"][row].as_py() or ()))
+        except (ConfigError, DataError) as error:
+            raise DataError(f"{path}: {error}") from None
         lazy = reader.open(inside(Path(self.manifest.table["root"][row].as_py()), path))
         if list(lazy.shape) != list(facts["shape"]):
             raise DataError(changed)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from core.errors import BudgetError, DamagedError, DataError, UnsafeError, UnsupportedError
+from core.errors import BudgetError, DamagedError, DataError, MissingDataError, UnsafeError, UnsupportedError
 
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+:")  # two letters or more: a URL scheme or a GDAL driver
 _VIRTUAL = re.compile(r"/+vsi", re.IGNORECASE)
@@ -103,17 +103,19 @@ def extract(
         BudgetError: its members hold, or declare, more than the budgets.
         DamagedError: it cannot be read to its end, or a checksum differs.
         UnsupportedError: it is another kind of archive, encrypted, or packed by an unknown method.
+        MissingDataError: there is no such archive.
         DataError: `target` holds something already or cannot be written.
     """
     archive, target = local(archive), local(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{archive}: expected an empty folder to unpack into, {target} is none; name another.")
+    if not archive.is_file():
+        raise MissingDataError(f"expected an archive, but {archive} does not exist or is a folder.")
     limit = min(max_bytes, max(_NO_RATIO, max_ratio * archive.stat().st_size))
-    target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    fresh.mkdir()
     try:
         with _explained(archive, target), archive.open("rb") as file:
+            fresh.mkdir(parents=True)
             kind = _unzip if file.read(4) in (b"PK\3\4", b"PK\5\6") else _untar
             file.seek(0)
             kind(file, _Budget(archive, fresh, limit, max_members))

@@ -99,7 +99,7 @@ def in_order(
             threads.append(work)
         while True:
             try:
-                made = line.take(timeout_s if kind == "thread" else None)
+                made = line.take(timeout_s if kind == "thread" or not workers else None)
             except TimeoutError:
                 stuck = True  # a thread that hangs in a read cannot be ended: leave it, the process may still end
                 raise _too_slow(line.awaited(), timeout_s, name) from None

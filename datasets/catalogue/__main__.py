@@ -8,32 +8,30 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
-from core.errors import HalfseenError
 from datasets.catalogue import get, names
 from datasets.catalogue.base import Entry, Listing
+from datasets.program import exit_code
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; gives the exit code: 0, or 2 for what the user has to mend."""
     given = _parser().parse_args(words)
-    try:
-        if given.verb == "show":
-            print(described(get(given.name)))
-        elif given.verb == "locate":
-            listing = get(given.name).locate(given.root)
-            if given.out:
-                listing.write(given.out)
-            print(summarised(listing, given.out))
-        elif given.verb == "unpack":
-            get(given.name).unpacked(given.root, given.target)
-            print(
-                f"unpacked into {given.target}; next: python -m datasets.catalogue locate {given.name} {given.target}"
-            )
-        else:
-            print("\n".join(_line(get(name)) for name in names()))
-    except HalfseenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.verb == "show":
+        print(described(get(given.name)))
+    elif given.verb == "locate":
+        listing = get(given.name).locate(given.root)
+        if given.out:
+            listing.write(given.out)
+        print(summarised(listing, given.out))
+    elif given.verb == "unpack":
+        get(given.name).unpacked(given.root, given.target)
+        print(f"unpacked into {given.target}; next: python -m datasets.catalogue locate {given.name} {given.target}")
+    else:
+        print("\n".join(_line(get(name)) for name in names()))
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 from core.errors import DataError, MissingDataError, RunFolderError, nearest
 from datasets.image import Flag
+from datasets.publishing import published
 
 Domain = Literal["retina", "radiology", "pathology", "satellite"]
 Value = str | int | float | None
@@ -190,7 +191,7 @@ class Listing:
         path = Path(path)
         table = self.columns(path.parent.resolve() if path.parent.resolve() != self.root.resolve() else None)
         try:
-            with path.open("w", newline="", encoding="utf-8") as file:
+            with published(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(table)
                 writer.writerows(zip(*table.values(), strict=True))

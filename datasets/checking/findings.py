@@ -59,6 +59,11 @@ KINDS: dict[str, Kind] = {
     "duplicate_across_groups": Kind(
         "error", "is in two groups", "Keep one copy, or correct the group (patient, scene, slide) of one."
     ),
+    "unlisted": Kind(
+        "warning",
+        "lies in the folder, but not in its manifest",
+        "Remove manifest.parquet and check the folder again to take it in.",
+    ),
     "divided_group": Kind("error", "its group is in two splits", "Move all images of the group into one split."),
     "missing_label": Kind("error", "has no label", "Complete the list, or leave those rows out."),
     "missing_chunks": Kind(
@@ -74,7 +79,7 @@ KINDS: dict[str, Kind] = {
     ),
     "huge_values": Kind("warning", "holds values beyond 16 million", "Look for fill values or a wrong unit."),
     "anisotropic": Kind("note", "has voxels that are far from cubes", "Choose a patch shape that follows the spacing."),
-    "slow_access": Kind("note", "is slow to read in windows", "Convert first: python -m datasets.convert SRC DST."),
+    "slow_access": Kind("note", "is slow to read in windows", "Convert, unless it is a photograph that is read whole anyway."),
     "no_crs": Kind("warning", "has no coordinate reference system", "Assign it, if the images' places matter."),
     "geographic_crs": Kind("note", "is in degrees, not metres", "Project it, if pixels should have one size."),
     "unnamed_bands": Kind(
@@ -126,7 +131,7 @@ def finding(code: str, file: str, text: str, severity: Severity | None = None) -
 
 def unreadable(error: BaseException, file: str, path: Path) -> Finding:
     """Describe an image that could not be read; the error's class says in what way."""
-    if isinstance(error, MissingDataError):
+    if isinstance(error, MissingDataError) and not path.exists():  # else it is a library, or a part of a store
         return finding("missing", file, f"expected it at {path}.")
     text = str(error).replace(f"{path}: ", "", 1).replace(str(path), file)
     if not isinstance(error, HalfseenError):

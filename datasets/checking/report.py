@@ -175,7 +175,8 @@ def _values(manifest: Manifest) -> str:
 def _collection(manifest: Manifest, group: str | None) -> list[tuple[str, str]]:
     codes, names = manifest.codes("group")
     per = np.bincount(codes, minlength=len(names))
-    apart = f"{per.min()} to {per.max()} images each" if per.max() > 1 else "one image each"
+    span = f"{per.min()} to {per.max()}" if per.min() < per.max() else f"{per.max()}"
+    apart = f"{span} images each" if per.max() > 1 else "one image each"
     lines = [("groups", f"{len(names):,}, {apart}")]
     splits = Counter("none" if value is None else value for value in manifest.column("split"))
     lines.append(("splits", ", ".join(f"{name} ({number:,})" for name, number in splits.most_common())))

@@ -25,16 +25,16 @@ from datasets.converting.derived import cropped, recast, resampled
 from datasets.converting.job import STATE, Bands, Job, Outcome, Settings
 from datasets.examine import Gate, examine
 from datasets.image import LazyImage, Source
+from datasets.publishing import draft_of, publish, remove
 from datasets.readers import _store, configured, open_image
 from datasets.statistics import Statistics, merge_bands, of_bands
 from datasets.writers import Facts
 from datasets.writers._blocks import Box, Coverage
-from datasets.writers._publish import draft_of, publish, remove
 from datasets.writers.zarr_array import ZarrArray, made_by
 
 _LIBRARIES = {
     "nifti": ("nibabel",), "geotiff": ("rasterio",), "band_files": ("rasterio",), "raster_image": ("pillow",),
-    "dicom": ("pydicom",), "slide": ("openslide-python",), "hdf": ("h5py",),
+    "dicom": ("pydicom",), "slide": ("openslide-python",), "hdf": ("h5py", "pyhdf"),
 }  # fmt: skip
 _KEPT = ("mean", "std", "low", "high", "valid_share", "content", "voxel_digest")  # facts of the values themselves
 _GATE = Gate(1 << 30)  # bytes that all conversions of this process hold together

@@ -109,8 +109,7 @@ class Job:
     @property
     def voxel_bytes(self) -> int:
         """Bytes of the source's voxels."""
-        size: int = math.prod(self.facts["shape"]) * np.dtype(self.facts["dtype"]).itemsize
-        return size
+        return voxel_bytes(self.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +122,12 @@ class Outcome:
     statistics: Bands = ()
     seconds: float = 0.0
     skipped: bool = False
+
+
+def voxel_bytes(facts: dict[str, Any]) -> int:
+    """Bytes of the voxels of an image, by its row of a manifest."""
+    size: int = math.prod(facts["shape"]) * np.dtype(facts["dtype"]).itemsize
+    return size
 
 
 def up_to_date(job: Job) -> str | None:

@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError, DataError, RunFolderError, nearest
-from datasets.collect import MANIFEST, Entry, gather, refuse_repeats, require_files
+from datasets.collect import MANIFEST, Entry, entries_of, gather, refuse_repeats, require_files
 from datasets.converting.conversion import recall
 from datasets.converting.dispatch import convert_all
-from datasets.converting.job import STATE, Job, Outcome, Settings, is_divided, up_to_date
+from datasets.converting.job import STATE, Job, Outcome, Settings, is_divided, up_to_date, voxel_bytes
 from datasets.examine import Examined, cores, examine_all
 from datasets.index import assemble, divided_groups, joined
-from datasets.manifest import FACTS, Manifest, published
+from datasets.manifest import FACTS, Manifest
+from datasets.publishing import draft_of, published, sweep
 from datasets.readers import configured, suffixes
 from datasets.readers.base import Reader
 from datasets.safety import local
 from datasets.statistics import Statistics, merge_bands
-from datasets.writers._publish import draft_of, sweep
 
 IMAGES, STATISTICS = "images", "statistics.json"
 _CHANGED = tuple(name for name in FACTS if name not in ("root", "file", "group", "split"))  # what a store says anew
@@ -102,8 +102,6 @@ def convert(
     out = _place(local(out), paths)
     with _locked(out):
         sweep(out)
-        for torn in (torn for name in (MANIFEST, STATISTICS) for torn in out.glob(f".{name}.*.tmp")):
-            torn.unlink()  # of a process that was killed while it published
         source, failed = _collection(
             paths, out, configured(options) if options else (), group, workers, allow_outside, progress
         )
@@ -127,7 +125,7 @@ def convert(
         failed=tuple(failed),
         source_bytes=sum(jobs[row].facts["bytes"] for row in good),
         bytes=sum(entry.facts["bytes"] for entry in found),
-        voxel_bytes=sum(_voxel_bytes(entry.facts) for entry in found),
+        voxel_bytes=sum(voxel_bytes(entry.facts) for entry in found),
         seconds=time.monotonic() - begun,
     )
 
@@ -177,6 +175,8 @@ def _collection(
     """The manifest of all images that can be read, and what is wrong with the others."""
     entries, manifests = gather(paths, readers, allow_outside=allow_outside)
     require_files(entries)
+    for entry in (entry for manifest in manifests for entry in entries_of(manifest, allow_outside=allow_outside)):
+        entry.safe()
     refuse_repeats(entries, manifests)
     names = dict.fromkeys(name for entry in entries for name in entry.said)
     if group is not None and not manifests and group not in names:
@@ -308,11 +308,6 @@ def _manifest(source: Manifest, jobs: Sequence[Job], outcomes: Sequence[Outcome]
     for name in _CHANGED:
         manifest = manifest.with_column(name, [outcome.facts[name] for outcome in outcomes])
     return manifest
-
-
-def _voxel_bytes(facts: dict[str, Any]) -> int:
-    size: int = math.prod(facts["shape"]) * np.dtype(facts["dtype"]).itemsize
-    return size
 
 
 def _write_statistics(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -55,10 +55,14 @@ def configured(options: Iterable[str]) -> tuple[Reader, ...]:
         if name not in names:
             raise ConfigError(f"no reader is called '{name}': {nearest(name, names)}")
         typed[name][field] = Typed(value)
-    return tuple(
-        override(reader, typed[name]) if name in typed else reader
-        for name, reader in zip(names, readers(), strict=True)
-    )
+    return tuple(_with(reader, typed[name]) for name, reader in zip(names, readers(), strict=True))
+
+
+def _with(reader: Reader, options: dict[str, object]) -> Reader:
+    try:
+        return override(reader, options) if options else reader
+    except ConfigError as error:
+        raise ConfigError(f"reader '{name_of(reader)}': {error}") from None
 
 
 def options_of(reader: Reader) -> list[str]:

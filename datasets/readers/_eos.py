@@ -39,7 +39,8 @@ def _crs(projection: str, parameters: tuple[float, ...]) -> str | None:
         return "EPSG:4326"
     if projection != "GCTP_SNSOID" or any(parameters[1:]):
         return None
-    return _sinusoidal(parameters[0] if parameters and parameters[0] else _EARTH)
+    radius = parameters[0] if parameters and parameters[0] else _EARTH
+    return _sinusoidal(radius) if 1 <= radius < 1e9 else None
 
 
 @lru_cache(maxsize=8)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from core.errors import BudgetError, DamagedError, HalfseenError, MissingDataError, UnsupportedError
-from datasets.handles import borrow, discard
+from datasets.handles import borrow_file, discard
 from datasets.readers._hdf_variable import Variable, described
 
 _MOST = 20_000  # objects that are looked at
+_LONGEST = 1 << 20  # values of a coordinate that are looked at
 _BLOCK = 1 << 30  # bytes of one block, decoded
 _METRES = dict.fromkeys(("", "m", "metre", "metres", "meter", "meters"), 1.0)
 _DEGREES = dict.fromkeys(("degree", "degrees", "degrees_north", "degrees_east", "degree_north", "degree_east"), 1.0)
@@ -97,7 +98,7 @@ def _file(path: Path) -> Any:
         import h5py
     except ImportError:
         raise MissingDataError(f"{path}: reading HDF5 needs h5py: pip install 'halfseen[hdf]'.") from None
-    return borrow(("hdf5", path), lambda: h5py.File(path, "r", locking=False))
+    return borrow_file("hdf5", path, lambda: h5py.File(path, "r", locking=False))
 
 
 @contextmanager
@@ -190,8 +191,10 @@ def _coordinate(dimension: Any) -> tuple[float, float, str] | None:
     """First value, step and unit of a dimension's coordinates, if they are evenly spaced."""
     if not len(dimension):
         return None
+    if dimension[0].ndim != 1 or dimension[0].size > _LONGEST:  # before anything is allocated
+        return None
     values = np.asarray(dimension[0][:], dtype=np.float64)
-    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+    if len(values) < 2 or not np.isfinite(values).all():
         return None
     step = (values[-1] - values[0]) / (len(values) - 1)
     even = values[0] + step * np.arange(len(values))

@@ -6,6 +6,7 @@ Pure functions of what a library read from the file, shared by the readers of sc
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,11 @@ class Crs:
     kind: Literal["projected", "geographic", "other"]
     factor: float
     zone: int
+
+
+def is_crs_text(text: str) -> bool:
+    """Say whether a text is AUTHORITY:CODE or WKT; PROJ would open a file or a URL that is called like any other text."""
+    return "[" in text or re.fullmatch(r"[A-Za-z]+:\w+", text) is not None
 
 
 def named_crs(crs: Any) -> Crs:

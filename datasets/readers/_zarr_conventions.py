@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from core.errors import DamagedError, GeometryError, UnsupportedError
 from core.geometry import Georeference, Spacing
 from datasets.image import Flag
-from datasets.readers._scene import Crs, located, named_crs, nodata_values, scalings
+from datasets.readers._scene import Crs, is_crs_text, located, named_crs, nodata_values, scalings
 from datasets.readers._zarr_metadata import Document
 
 _LETTERS = {
@@ -128,6 +127,8 @@ def _multiscale(holder: Document) -> Multiscale:
     for level in image["datasets"]:
         own = _scale(level.get("coordinateTransformations", []), len(letters))
         scales.append(tuple(a * b for a, b in zip(own, common, strict=True)))
+        if any(not 0 < step < math.inf for step, axis in zip(scales[-1], letters, strict=True) if axis in "zyx"):
+            raise ValueError(f"scale {scales[-1]}")
     labels = tuple(str(channel.get("label", "")) for channel in holder.get("omero", {}).get("channels", []))
     paths = tuple(str(level["path"]) for level in image["datasets"])
     if not paths:
@@ -247,7 +248,7 @@ def _parsed(store: Path, text: str) -> Crs:
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    if "[" not in text and not re.fullmatch(r"[A-Za-z]+:\w+", text):  # PROJ would open a file or a URL of that name
+    if not is_crs_text(text):
         raise GeometryError(
             f"{store}: expected its CRS as AUTHORITY:CODE or WKT, got {text[:60]!r}; mend its metadata."
         )

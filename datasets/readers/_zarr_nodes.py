@@ -131,10 +131,12 @@ def _array_v3(store: Path, folder: Path, found: Document, attributes: Document, 
 
 
 def _codec_names(codecs: Any) -> list[str]:
+    """Names for a message, of whatever stands there: nothing of it was checked beyond the first unknown codec."""
     names: list[str] = []
-    for codec in codecs:
-        names.append(str(codec.get("name")))
-        names += _codec_names((codec.get("configuration") or {}).get("codecs", []))
+    for codec in codecs if isinstance(codecs, list) else ():
+        settings = codec.get("configuration") if isinstance(codec, dict) else None
+        names.append(str(codec.get("name") if isinstance(codec, dict) else codec))
+        names += _codec_names(settings.get("codecs")) if isinstance(settings, dict) else []
     return names
 
 
@@ -166,8 +168,8 @@ def _read_dtype(store: Path, dtype: np.dtype) -> np.dtype:
 
 def _array_v2(store: Path, folder: Path, found: Document, attributes: Document) -> ArrayNode:
     names = attributes.get("_ARRAY_DIMENSIONS")
-    known = tuple(map(str, names)) if isinstance(names, list) and len(names) == len(found.get("shape") or []) else None
     try:
+        known = tuple(map(str, names)) if isinstance(names, list) and len(names) == len(found["shape"]) else None
         facts = _facts_v2(store, found)
         codecs = [str((found.get(key) or {}).get("id")) for key in ("compressor",)]
         codecs += [str(entry.get("id")) for entry in found.get("filters") or []]
@@ -194,6 +196,9 @@ def _facts_v2(store: Path, found: Document) -> ArrayFacts | None:
     shape, chunk = tuple(found["shape"]), tuple(found["chunks"])
     if len(shape) != len(chunk) or any(type(n) is not int or n < 0 for n in shape + chunk) or 0 in chunk:
         raise ValueError(f"shape {shape} and chunks {chunk} do not fit")
+    separator = found.get("dimension_separator", ".")
+    if separator not in ("/", "."):
+        raise ValueError(f"the separator of chunk names is {separator!r}")
     packer = (found["compressor"] or {}).get("id")
     if found.get("filters") or packer not in (None, "blosc", "zstd", "gzip"):
         return None
@@ -212,7 +217,7 @@ def _facts_v2(store: Path, found: Document) -> ArrayFacts | None:
         index_checked=False,
         index_order="<",
         prefix="",
-        separator=found.get("dimension_separator", "."),
+        separator=separator,
         fill=0 if found["fill_value"] is None else fill_of(found["fill_value"], dtype.str),
     )
 

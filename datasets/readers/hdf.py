@@ -18,7 +18,7 @@ from core.bands import BandNames
 from core.errors import BudgetError, UnsupportedError
 from core.geometry import Georeference, Spacing
 from core.preprocess import Window
-from datasets.handles import borrow
+from datasets.handles import borrow_file
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers import _eos, _hdf4, _hdf5, _scene
 from datasets.readers._hdf_variable import Axes, Variable, choose, physical, squeezed
@@ -141,7 +141,7 @@ class HdfSource(Source):
 
     def read(self, window: Window, bands: tuple[int, ...]) -> np.ndarray:
         """Read (len(bands), *window) of stored values."""
-        last = borrow(("hdf window", self.path), _Last)
+        last = borrow_file("hdf window", self.path, _Last)
         key = (self.variables, tuple((part.start, part.stop) for part in window), bands)
         if last.key == key:
             return last.values.copy()
@@ -239,6 +239,6 @@ def _known(text: str) -> _scene.Crs | None:
     from rasterio.errors import CRSError
 
     try:
-        return _scene.named_crs(CRS.from_user_input(text))
+        return _scene.named_crs(CRS.from_user_input(text)) if _scene.is_crs_text(text) else None
     except CRSError:
         return None

@@ -31,7 +31,7 @@ from core.errors import (
 )
 from core.geometry import Spacing
 from core.preprocess import Window
-from datasets.handles import borrow, discard
+from datasets.handles import borrow_file, discard
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers._tiff import belongs_to, directories, is_tiff
 from datasets.readers.base import Reader
@@ -135,7 +135,7 @@ class SlideSource(Source):
 
     def _pixels(self, window: Window) -> np.ndarray:
         """(Y, X, 4) of a window; the last one is kept with the handle, because `read_valid` asks for it twice."""
-        handle: _Open = borrow(("slide", self.path), lambda: _Open(_opened(self.path)))
+        handle: _Open = borrow_file("slide", self.path, lambda: _Open(_opened(self.path)))
         key = (self.level, *((part.start, part.stop) for part in window))
         if handle.key != key:
             height, width = (part.stop - part.start for part in window)

@@ -93,7 +93,7 @@ def sample_set(root: Path, *, photographs: int = 240, volumes: int = 48, seed: i
 def ct_set(root: Path, *, patients: int = 24, size: tuple[int, int, int] = (48, 96, 96), seed: int = 0) -> Path:
     """Write a radiology set unless it is there: CT phantoms with lung nodules, two scans per patient; gives `root`.
 
-    `volumes/*.nii.gz` (int16 HU, anisotropic, in several orientations), `labels/*.nii.gz` (see `synthetic_ct.LABELS`),
+    `volumes/*.nii.gz` (int16 HU, anisotropic, in several orientations), `labels/*.nii.gz` (see `datasets.synthetic.ct.LABELS`),
     `labels.csv` (file, grade 0-3, nodules, patient, label_file). `size` is (Z, Y, X) as drawn.
 
     Raises:

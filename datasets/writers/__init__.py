@@ -13,8 +13,8 @@ from pathlib import Path
 from core.errors import DataError, HalfseenError, RunFolderError, UnsupportedError
 from core.preprocess import Window
 from datasets.image import LazyImage
+from datasets.publishing import draft_of, publish, remove, spool_of
 from datasets.safety import local
-from datasets.writers._publish import draft_of, publish, remove, spool_of
 from datasets.writers.base import Facts, Parts, Writer, checked
 
 __all__ = ["Facts", "Parts", "Writer", "find_writer", "plan", "write_image", "writers"]

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from core.bands import RGB
-from core.errors import DataError
+from core.errors import DataError, GeometryError
 from core.preprocess import Window
+from datasets.readers._scene import is_crs_text, representable
 from datasets.writers._blocks import Blocks
 from datasets.writers.base import Draft, Facts, Writer, refuse_dtype
 
@@ -59,6 +60,13 @@ class GeoTiff(Writer):
         nodata = facts.nodata or (None,)
         if len({repr(value) for value in nodata}) > 1:
             raise DataError(f"{path}: a GeoTIFF holds one nodata value for all bands, got {nodata}; write .zarr.")
+        for value in facts.nodata or ():
+            if value is not None and representable(value, facts.dtype) is None:
+                raise DataError(
+                    f"{path}: its nodata value {value:g} cannot occur in {facts.dtype}; give another, or none."
+                )
+        if facts.georeference is not None:
+            _crs(path, facts.georeference.crs)
         if self.legend and (facts.dtype.name not in ("uint8", "uint16") or facts.shape[0] > 1):
             raise DataError(f"{path}: a legend needs one uint8 or uint16 band, got {facts.shape[0]} of {facts.dtype}.")
         if self.legend and self.overviews == "average":
@@ -86,7 +94,7 @@ class _Tiles(Draft):
         self._voxels = Blocks(facts.shape, (facts.shape[0], *block), facts.dtype, spool=spool, name="voxels.")
         self._valid = Blocks((1, *facts.size), (1, *block), np.dtype(bool), spool=spool, name="valid.")
         with _gdal():
-            self._file = rasterio.open(self._plain, "w", **_profile(facts, block, options))
+            self._file = rasterio.open(self._plain, "w", **_profile(draft, facts, block, options))
             _describe(self._file, facts, options)
 
     def put(self, window: Window, voxels: np.ndarray, valid: np.ndarray | None) -> None:
@@ -140,7 +148,22 @@ class _Tiles(Draft):
             self._file.close()
 
 
-def _profile(facts: Facts, block: tuple[int, ...], options: GeoTiff) -> dict[str, Any]:
+def _crs(path: Path, text: str) -> Any:
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    cause = "it is neither"
+    try:
+        if is_crs_text(text):
+            return CRS.from_user_input(text)
+    except CRSError as error:
+        cause = str(error)
+    raise GeometryError(
+        f"{path}: expected a CRS as AUTHORITY:CODE or WKT that PROJ knows, got '{text[:80]}' ({cause})."
+    )
+
+
+def _profile(path: Path, facts: Facts, block: tuple[int, ...], options: GeoTiff) -> dict[str, Any]:
     height, width = facts.size
     color = "palette" if options.legend else "rgb" if _is_rgb(facts) else "minisblack"
     profile: dict[str, Any] = {
@@ -161,10 +184,9 @@ def _profile(facts: Facts, block: tuple[int, ...], options: GeoTiff) -> dict[str
         "bigtiff": "if_safer",
     }
     if facts.georeference is not None:
-        from rasterio.crs import CRS
         from rasterio.transform import Affine
 
-        profile["crs"] = CRS.from_user_input(facts.georeference.crs)
+        profile["crs"] = _crs(path, facts.georeference.crs)
         profile["transform"] = Affine(*facts.georeference.transform)
     if facts.nodata is not None and facts.nodata[0] is not None:
         value = facts.nodata[0]

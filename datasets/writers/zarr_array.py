@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -95,7 +96,11 @@ class _Shards(Draft):
 
 
 def made_by(*libraries: str) -> dict[str, str]:
-    """Versions of what decided a store's bytes: halfseen, zarr, numcodecs and the libraries named."""
-    from importlib.metadata import version
+    """Versions of what decided a store's bytes: halfseen, zarr, numcodecs and, of the libraries named, those there are."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    return {name: version(name) for name in ("halfseen", "zarr", "numcodecs", *libraries)}
+    found = {name: version(name) for name in ("halfseen", "zarr", "numcodecs")}
+    for name in libraries:
+        with suppress(PackageNotFoundError):  # HDF4 and HDF5 have a library each; what is not there decided nothing
+            found[name] = version(name)
+    return found

@@ -83,6 +83,9 @@ def main(manifest: str, reads: int) -> None:
     gc.collect()
     kept = len(places) // 3  # of the points, the first third is warm-up
     slope = float(np.polyfit(places[kept:], memory[kept:], 1)[0]) * 10_000
+    patience = time.monotonic() + 10  # a thread's handles are closed when the thread has ended
+    while handles() > base and time.monotonic() < patience:
+        time.sleep(0.05)
     facts = {"reads": steps * BATCH, "seconds": seconds, "base": base, "most": most, "after": handles()}
     print(json.dumps(facts | {"slope_mb_per_10k": slope, "first_mb": memory[0], "last_mb": memory[-1]}))
 

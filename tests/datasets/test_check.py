@@ -461,3 +461,35 @@ def test_real_collections_are_what_they_are(
     assert codes <= {entry["code"] for entry in found["findings"]}
     if not codes:
         assert found["findings"] == []
+
+
+def test_the_report_is_written_where_no_manifest_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    report, out = tmp_path / "report.json", tmp_path / "m.parquet"
+    code, _, said = check(capsys, tmp_path / "in", "--out", out, "--json", report)
+    assert code == 2
+    assert "no image could be read, so no manifest is written" in said
+    assert [entry["code"] for entry in json.loads(report.read_text())["findings"]] == ["unreadable"]
+
+
+def test_a_manifest_never_takes_the_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "m.parquet").mkdir()
+    (tmp_path / "m.parquet" / "mine.txt").write_text("x")
+    code, _, said = check(capsys, tmp_path / "a.png", "--out", tmp_path / "m.parquet")
+    assert (code, "m.parquet" in said) == (2, True)
+    assert (tmp_path / "m.parquet" / "mine.txt").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "m.parquet"]
+
+
+def test_an_image_that_the_folders_manifest_does_not_name_is_reported(
+    clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(capsys, clean, "--out", clean / "manifest.parquet")[0] == 0
+    assert findings(capsys, clean) == (0, [])
+    picture(clean / "later.png", 9)
+    code, found = findings(capsys, clean)
+    assert code == 0
+    assert [(entry["code"], entry["severity"]) for entry in found] == [("unlisted", "warning")]
+    assert "later.png" in json.dumps(found)

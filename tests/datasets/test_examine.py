@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError, DamagedError, UnsafeError
+from core.errors import ConfigError, DamagedError, MissingDataError, UnsafeError
 from core.preprocess import measure
 from datasets import examine as module
 from datasets.collect import Entry, gather
@@ -301,3 +301,20 @@ def test_examined_files_can_be_opened_again_as_checked(tmp_path: Path) -> None:
     facts = examine(entry_of(tmp_path / "b.tif")).facts
     assert facts is not None
     assert list(open_image(tmp_path / "b.tif").shape) == facts["shape"]
+
+
+def test_a_failure_that_need_not_be_in_the_file_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(noise((20, 20), "uint8")).save(tmp_path / "a.png")
+    entries, journal = [entry_of(tmp_path / "a.png")], tmp_path / "j.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.examine.find_reader", _needs_a_library)
+        first = examine_all(entries, journal=journal)[0]
+    assert first.facts is None
+    assert (first.findings[0].code, "pip install x" in first.findings[0].text) == ("unreadable", True)
+    assert examine_all(entries, journal=journal)[0].facts is not None
+
+
+def _needs_a_library(path: Path, *chosen: object) -> None:
+    raise MissingDataError(f"{path}: this needs a library: pip install x.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -288,3 +289,24 @@ def test_real_photographs_are_indexed_within_ten_seconds(shared: Path, tmp_path:
     shutil.copy(shared / "data/retina/idrid_grading/labels.csv", tmp_path)
     with pytest.raises(DataError, match=r"row 1 names 'IDRiD_001\.jpg'"):
         build_manifest([tmp_path / "labels.csv"])
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, "a.png", "locked/b.png")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"locked: cannot be listed \(Permission denied\)"):
+        build_manifest([tmp_path])
+
+
+def test_two_manifests_of_the_same_images_are_refused(collection: Path, manifest: Manifest, tmp_path: Path) -> None:
+    for name in ("one.parquet", "two.parquet"):
+        manifest.write(tmp_path / name)
+    with pytest.raises(DataError, match="is listed twice, in two manifests"):
+        build_manifest([tmp_path / "one.parquet", tmp_path / "two.parquet"])

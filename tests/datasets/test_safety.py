@@ -29,11 +29,14 @@ from core.errors import (
     DamagedError,
     DataError,
     HalfseenError,
+    MissingDataError,
     UnsafeError,
     UnsupportedError,
 )
 from datasets import safety
 from datasets.collect import entries_of
+from datasets.content import digest_of
+from datasets.converting.prepare import convert
 from datasets.index import build_manifest
 from datasets.manifest import Manifest
 from datasets.readers import open_image
@@ -400,3 +403,23 @@ def test_yaml_object_is_refused_and_not_made(tag: str, tmp_path: Path, monkeypat
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         load(tmp_path / "config.yaml")
     assert names(tmp_path) == ["config.yaml"]
+
+
+def test_archive_that_is_not_there_and_a_place_that_cannot_be_made_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"expected an archive, but .*none\.zip does not exist"):
+        extract(tmp_path / "none.zip", tmp_path / "out")
+    (tmp_path / "file").write_text("x")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(DataError, match=r"a\.zip: cannot be unpacked into .*out"):
+        extract(tmp_path / "a.zip", tmp_path / "file" / "out")
+
+
+def test_conversion_of_a_manifest_that_leads_outside_is_refused_unless_allowed(house: Path, tmp_path: Path) -> None:
+    manifest = build_manifest([house])
+    named = pa.array(["../beside/beside.png"])
+    table = manifest.table.set_column(manifest.table.column_names.index("file"), "file", named)
+    Manifest(table).with_column("digest", [digest_of(house.parent / "beside/beside.png")]).write(tmp_path / "m.parquet")
+    with pytest.raises(UnsafeError, match=r"beside\.png: expected a file inside .*allow"):
+        convert([tmp_path / "m.parquet"], tmp_path / "out")
+    assert not (tmp_path / "out" / "images").exists()

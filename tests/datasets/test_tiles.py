@@ -6,6 +6,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from core.preprocess import foreground, prepare
 from core.rng import key
 from datasets.index import build_manifest
 from datasets.manifest import Manifest
+from datasets.opening import Images
 from datasets.readers import open_image
 from datasets.tiles import Failure, Item, Sample, StreamSpec, TileDataset
 
@@ -300,3 +302,12 @@ def test_a_crop_knows_where_it_lies_in_the_whole_image(tmp_path: Path, photograp
     whole = dataset[Item(stream=0, row=0, index=0, mode="whole")]
     assert whole.origin == (0.0, 0.0)
     assert whole.spacing == entry.spacing
+
+
+@pytest.mark.parametrize(("column", "value"), [("reader", ["nifty"]), ("options", [["nifti.affin=sform"]])])
+def test_a_manifest_that_names_no_reader_of_ours_names_the_file(
+    column: str, value: list[Any], manifest: Manifest
+) -> None:
+    one = manifest.take([0]).with_column(column, value)
+    with pytest.raises(DataError, match=rf"{one.path(0).name}: .*(nifti|affine)"):
+        Images(one).open(0)

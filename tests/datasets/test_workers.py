@@ -122,3 +122,9 @@ def test_a_mistake_in_the_order_reaches_the_consumer(dataset: Faulty) -> None:
     next(made)
     with pytest.raises(AssertionError, match="our own mistake"):
         next(made)
+
+
+def test_the_thread_that_no_worker_replaces_has_a_limit_too(dataset: Faulty) -> None:
+    dataset.fault, dataset.row = "sleeps", 2
+    with pytest.raises(DataError, match="reading one batch took longer than 0.5 s"):
+        list(_made(dataset, "process", workers=0, timeout_s=0.5))

@@ -20,6 +20,7 @@ from core.errors import (
     UnsupportedError,
 )
 from core.geometry import Spacing
+from datasets.handles import discard
 from datasets.readers import configured, open_image
 from datasets.readers._eos import grid
 from datasets.readers.hdf import Hdf
@@ -434,3 +435,54 @@ def test_without_its_library_the_extra_is_named(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDataError, match=rf"a\.h5: .* needs {library}: pip install 'halfseen\[hdf\]'"):
         open_image(path)
+
+
+@pytest.mark.parametrize("how", ["replaced", "rewritten"])
+def test_a_file_that_was_replaced_is_read_anew(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    first, second = noise(20, 20, seed=1), noise(20, 20, seed=2)
+    assert np.array_equal(open_image(write5(path, {"a": first})).read()[0], first)
+    other = write5(tmp_path / "b.h5", {"a": second}, {"units": "K"})
+    if how == "replaced":
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    assert np.array_equal(open_image(path).read()[0], second)
+
+
+def test_a_coordinate_that_declares_terabytes_is_not_allocated(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("a", data=noise(20, 20))
+        for axis, name in enumerate("yx"):
+            huge = file.create_dataset(name, shape=(1 << 40,), chunks=(1 << 16,), dtype="f8")
+            huge.make_scale(name)
+            data.dims[axis].attach_scale(huge)
+    image = open_image(tmp_path / "a.h5", Hdf(variables=("a",)))
+    assert image.georeference is None
+    assert image.spacing == Spacing.pixels(2)
+
+
+def test_a_grid_mapping_that_names_a_file_opens_nothing(tmp_path: Path) -> None:
+    from rasterio.crs import CRS
+
+    (tmp_path / "wkt.txt").write_text(CRS.from_epsg(32615).to_wkt())
+    for text, found in ((str(tmp_path / "wkt.txt"), False), ("EPSG:32615", True)):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            data = file.create_dataset("a", data=noise(20, 20))
+            for axis, name in enumerate("yx"):
+                file.create_dataset(name, data=np.arange(20) * 30.0).make_scale(name)
+                file[name].attrs["units"] = "m"
+                data.dims[axis].attach_scale(file[name])
+            file.create_dataset("crs", data=0).attrs["crs_wkt"] = text
+            data.attrs["grid_mapping"] = "crs"
+        image = open_image(tmp_path / "a.h5", Hdf(variables=("a",)))
+        assert (image.georeference is not None) == found
+        discard(("hdf5", tmp_path / "a.h5"))  # h5py writes no file that it holds open
+
+
+@pytest.mark.parametrize(
+    ("radius", "known"), [("6371007.181000", True), ("-5.0", False), ("nan", False), ("inf", False)]
+)
+def test_a_sphere_that_is_no_planet_is_no_place_and_no_crash(radius: str, known: bool) -> None:
+    text = EOS.replace("GCTP_GEO", f"GCTP_SNSOID\n  ProjParams=({radius},0,0,0)")
+    assert (grid(text, (9, 8), "t") is not None) == known

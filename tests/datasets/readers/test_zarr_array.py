@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 from pathlib import Path
@@ -556,3 +557,33 @@ def test_options_are_kept_for_the_manifest(tmp_path: Path) -> None:
 def test_affine_class_round_trip(tmp_path: Path) -> None:
     image = open_image(volume(tmp_path / "v.zarr", voxels((1, 9, 8, 7))))
     assert image.affine == Affine.of(AFFINE, source="test")
+
+
+@pytest.mark.parametrize(("key", "value"), [("dimension_separator", 5), ("dimension_separator", "/../"), ("shape", 5)])
+def test_nonsense_in_metadata_of_version_2_is_damage(key: str, value: object, tmp_path: Path) -> None:
+    path = plain(tmp_path / "a.zarr", voxels((4, 4)), zarr_format=2, attributes={"_ARRAY_DIMENSIONS": ["y", "x"]})
+    document = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps(document | {key: value}))
+    with pytest.raises(DamagedError, match=r"a\.zarr: expected .* to describe a Zarr v2 array, but it is damaged"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("after", ["text", {"name": "x", "configuration": ["codecs"]}])
+def test_nonsense_after_an_unknown_codec_is_no_crash(after: object, tmp_path: Path) -> None:
+    path = plain(tmp_path / "a.zarr", voxels((4, 4)))
+    document = json.loads((path / "zarr.json").read_text())
+    document["codecs"] = [{"name": "halfseen.unknown"}, after]
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(UnsupportedError, match=r"a\.zarr: expected codecs that are known here, got halfseen\.unknown"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("step", [0, -1.0, math.inf])
+def test_a_scale_that_no_voxel_can_have_names_the_store(step: float, tmp_path: Path) -> None:
+    path = ome(tmp_path / "a.zarr", "0.5")
+    document = json.loads((path / "zarr.json").read_text())
+    levels = document["attributes"]["ome"]["multiscales"][0]["datasets"]
+    levels[0]["coordinateTransformations"][0]["scale"][-1] = step
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(DamagedError, match=r"a\.zarr: expected OME-Zarr multiscales .*scale"):
+        open_image(path)

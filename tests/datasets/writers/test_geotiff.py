@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from core.errors import DataError
+from core.errors import DataError, GeometryError
 from core.geometry import Georeference, Spacing
 from datasets.testing.writer_contract import WriterContract
 from datasets.writers import Facts, Writer, write_image
@@ -122,3 +122,22 @@ def test_what_geotiff_cannot_keep_is_refused(tmp_path: Path, facts: Facts, words
     with pytest.raises(DataError, match=words):
         write_image(tmp_path / "a.tif", facts, [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [-9999.0, 0.5])
+def test_nodata_that_no_voxel_can_have_is_refused_and_not_rounded(value: float, tmp_path: Path) -> None:
+    facts = scene(nodata=(value,) * 3)
+    with pytest.raises(DataError, match=rf"a\.tif: its nodata value {value:g} cannot occur in uint16"):
+        write_image(tmp_path / "a.tif", facts, whole(facts))
+
+
+@pytest.mark.parametrize("text", ["EPSG:9", "wkt.txt"])
+def test_a_crs_that_is_none_is_a_sentence_and_opens_nothing(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wkt.txt").write_text(rasterio.crs.CRS.from_epsg(32615).to_wkt())
+    monkeypatch.chdir(tmp_path)
+    facts = scene(georeference=Georeference(text, TRANSFORM))
+    with pytest.raises(GeometryError, match=rf"a\.tif: expected a CRS as AUTHORITY:CODE or WKT .*, got '{text}'"):
+        write_image(tmp_path / "a.tif", facts, whole(facts))
+    assert [path.name for path in tmp_path.iterdir()] == ["wkt.txt"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _ENDING = ".halfseen-draft"
@@ -23,7 +25,8 @@ def spool_of(draft: Path) -> Path:
 def publish(draft: Path, path: Path) -> None:
     """Bring a draft, a file or a folder, to disk and give it its name; what had that name is replaced.
 
-    A file is replaced in one step. A folder that is replaced is away for the moment between two renames.
+    A file is replaced in one step, and takes the place of no folder. A folder that is replaced is away for the moment
+    between two renames.
     """
     for folder, _, files in os.walk(draft):
         for name in files:
@@ -31,14 +34,29 @@ def publish(draft: Path, path: Path) -> None:
         _to_disk(Path(folder))
     if draft.is_file():
         _to_disk(draft)
-    if path.is_dir():
+    if draft.is_dir() and path.is_dir():  # a file never takes the place of a folder
         old = draft_of(path)
         path.rename(old)
-        draft.rename(path)
+        try:
+            draft.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
         remove(old)
     else:
         draft.replace(path)
     _to_disk(path.parent)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Give a name to write under; what is there when the block ends takes the place of `path`, all of it or nothing."""
+    draft = draft_of(path)
+    try:
+        yield draft
+        publish(draft, path)
+    finally:
+        remove(draft)
 
 
 def remove(path: Path) -> None:
