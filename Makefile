@@ -1,9 +1,11 @@
 # Each target does all of its own set-up: on a bare machine `make pretrain` or `make test` is the first and only command.
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.11, 3.12 or 3.13)
 #   OUT=runs/second     where `make pretrain` writes
+#   OPTIONS=--steps=90  options for its training
 
 PYTHON ?= python3
 OUT ?= runs/first
+OPTIONS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed-with-dev
 
@@ -14,7 +16,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 pretrain: $(STAMP) ## pretrain a tiny retina encoder, measure it, write its report; an interrupted run goes on
-	$(BIN)/python -m domains.retina.pretrain tiny --out $(OUT) $(if $(wildcard $(OUT)/config.yaml),--resume)
+	$(BIN)/python -m domains.retina.pretrain tiny --out $(OUT) $(OPTIONS) $(if $(wildcard $(OUT)/config.yaml),--resume)
 	$(BIN)/python -m domains.retina.evaluate --encoder $(OUT) --kind photograph --overwrite
 	@echo "Open $(OUT)/report.html"
 

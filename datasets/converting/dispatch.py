@@ -93,7 +93,7 @@ def _on_cluster(client: Any, jobs: Sequence[Job], tasks: list[Any], done: Done) 
     found: dict[Any, Outcome] = {}
     names = {future.key: job for future, job in zip(futures, jobs, strict=True)}
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):  # its own default is the loop of some other client
             try:
                 found[future.key] = future.result()
             except KilledWorker:

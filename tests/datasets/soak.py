@@ -64,7 +64,7 @@ def main(manifest: str, reads: int) -> None:
         StreamSpec(input=entry, batch_size=BATCH, tiles=Tiles(per_image=4, per_visit=2, window=4))
         for entry in (scene, flat, solid)
     ]
-    loader = TileLoader(Manifest.read(manifest), streams, seed=0, workers=2, cache_bytes=1 << 20)
+    loader = TileLoader(Manifest.read(manifest), streams, seed=0, workers=2, worker_kind="thread", cache_bytes=1 << 20)
     steps = reads // BATCH
     list(loader.batches(0, 30))
     gc.collect()

@@ -74,7 +74,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pat
     return {kind: (root / file, root / f"{expected.get(file, 'scene')}-expected.npy") for kind, file in chosen.items()}
 
 
-@pytest.mark.parametrize(("method", "kind", "when"), list(itertools.product(METHODS, KINDS, WHEN)))
+CELLS = [
+    cell
+    for cell in itertools.product(METHODS, KINDS, WHEN)
+    # A new interpreter knows nothing of before: CI leaves those cells to the full matrix, HALFSEEN_REPEATS=20.
+    if REPEATS >= 20 or cell[0] == "fork" or cell[2] == "after"
+]
+
+
+@pytest.mark.parametrize(("method", "kind", "when"), CELLS)
 def test_right_bytes_in_every_process_and_never_a_hang(
     files: dict[str, tuple[Path, Path]], method: str, kind: str, when: str
 ) -> None:
