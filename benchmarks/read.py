@@ -20,7 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB; GDAL's default is a share of the machine's memory
+# MB. The scene here has 117; a real one of 1 GB and more meets our 64 MB as this one meets 8. With 64, half of the scene is
+# read from memory by everyone, and random tiles cost rasterio itself but 1.9 x what aligned ones do.
+os.environ.setdefault("GDAL_CACHEMAX", "8")
 
 import numpy as np
 import torch

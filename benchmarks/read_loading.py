@@ -140,8 +140,10 @@ def workers(files: Files, rounds: int) -> list[dict[str, Any]]:
     for kind in ("thread", "process"):
         loaders = {n: scene_loader(files.tiled256, batch=16, workers=n, kind=kind) for n in (1, 2)}  # type: ignore[arg-type]
         times = interleave({str(n): _taking(loader, 8) for n, loader in loaders.items()}, rounds)
-        floor = 1.6 if kind == "thread" else None
-        records.append(gate(f"P7 1 {kind} / 2 {kind}s (256-tiles)", Ratio.of(times["1"], times["2"]), floor=floor))
+        floor = 1.6 if kind == "process" else None  # the default kind
+        records.append(
+            gate(f"P7 two workers against one, kind {kind} (256-tiles)", Ratio.of(times["1"], times["2"]), floor=floor)
+        )
     return [*records, _transport(files, rounds), _hidden(files)]
 
 
@@ -182,7 +184,7 @@ def _transport(files: Files, rounds: int) -> dict[str, Any]:
         multiprocessing_context="forkserver",
         collate_fn=_as_it_is,
     )
-    sent = {"ours": _drawing(map(_opened, ours)), "empty": _drawing(iter(empty))}
+    sent = {"ours": _drawing(map(_opened, ours)), "empty": _drawing(map(_touched, empty))}
     times = interleave(sent, rounds)
     ours.close()
     name = f"P7 sending a batch of {size / 1e6:.1f} MB / sending torch.empty of as many bytes"
@@ -195,7 +197,15 @@ def _as_it_is(made: torch.Tensor) -> torch.Tensor:
 
 def _opened(packed: Any) -> Batch:
     assert isinstance(packed, Packed)
-    return unpack(packed)
+    batch = unpack(packed)
+    _touched(batch.image.view(torch.uint8).view(-1))
+    return batch
+
+
+def _touched(memory: torch.Tensor) -> torch.Tensor:
+    """Read one byte of each page: what was sent has not arrived before it can be read."""
+    assert int(memory[::4096].sum()) >= 0
+    return memory
 
 
 def _drawing(stream: Iterator[Any]) -> Callable[[], None]:
