@@ -179,7 +179,9 @@ class Listing:
         if any(row.split is not None for row in self.rows):
             table["split"] = [row.split for row in self.rows]
         for name in dict.fromkeys(name for row in self.rows for name in row.labels):
-            table[name] = [row.labels.get(name) for row in self.rows]
+            values = [row.labels.get(name) for row in self.rows]
+            paths = name.endswith("_file")  # of a label or an annotation, relative to the root as `file` is
+            table[name] = [(move / str(value)).as_posix() if paths and value else value for value in values]
         return table
 
     def write(self, path: str | Path) -> Path:

@@ -242,3 +242,14 @@ def test_command_line_runs_as_a_module() -> None:
         [sys.executable, "-m", "datasets.catalogue"], cwd=root, capture_output=True, text=True, timeout=60, check=True
     )
     assert len(done.stdout.splitlines()) == len(names())
+
+
+def test_paths_of_labels_move_with_a_list_that_lies_elsewhere(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    get("camelyon16").example(root)
+    listing = get("camelyon16").locate(root)
+    inside = [path for path in listing.columns()["annotation_file"] if path]
+    outside = [path for path in listing.columns(tmp_path)["annotation_file"] if path]
+    assert inside
+    assert outside == [f"set/{path}" for path in inside]
+    assert all((tmp_path / str(path)).is_file() for path in outside)
