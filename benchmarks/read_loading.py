@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ class _Ready:
         self.samples = samples
 
     def __getitems__(self, _: list[Any]) -> list[Any]:
-        return self.samples
+        # As a reader gives them: all of it measured, which pickling on the way here wrote out voxel by voxel.
+        return [replace(one, valid=np.broadcast_to(np.True_, one.image.shape)) for one in self.samples]
 
 
 class _Empty:
