@@ -20,6 +20,7 @@ from core.geometry import Affine, Georeference, Spacing
 from core.preprocess import Window, full_scale
 from datasets.content import stamp_of
 from datasets.handles import let_dask_fork
+from datasets.tiling import within
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -176,15 +177,9 @@ class LazyImage:
     def _inside(self, window: Window | None) -> Window:
         if window is None:
             return tuple(slice(0, n) for n in self.size)
-        ranges = []
-        for part, n in zip(window, self.size, strict=False):
-            start, stop = part.start or 0, n if part.stop is None else part.stop
-            ranges.append(slice(start, stop))
-            if part.step not in (None, 1) or not 0 <= start < stop <= n:
-                break
-        else:
-            if len(window) == self.ndim:
-                return tuple(ranges)
+        inside = within(window, self.size)
+        if inside is not None:
+            return inside
         raise DataError(
             f"{self.path}: expected a window of {self.ndim} slices with step 1 inside {self.size}, got {window}; "
             "read inside the image and pad the result."

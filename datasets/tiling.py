@@ -60,6 +60,19 @@ def grid_cells(n: int, size: int, chunk: int, part: slice) -> tuple[int, ...]:
     return tuple(start for start in grid_starts(n, size, chunk) if start < part.stop and start + size > part.start)
 
 
+def within(window: Window, size: tuple[int, ...]) -> Window | None:
+    """Give a window with start and stop on every axis; None when it is not step 1, not empty and inside an image of `size`."""
+    if len(window) != len(size):
+        return None
+    ranges = []
+    for part, n in zip(window, size, strict=True):
+        start, stop = part.start or 0, n if part.stop is None else part.stop
+        if part.step not in (None, 1) or not 0 <= start < stop <= n:
+            return None
+        ranges.append(slice(start, stop))
+    return tuple(ranges)
+
+
 def random_window(box: Window, size: tuple[int, ...], rng: np.random.Generator) -> Starts:
     """Draw the start of a window of `size` inside the box, uniformly; an axis where it does not fit is centred."""
     middle = centred(box, size)

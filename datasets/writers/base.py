@@ -19,6 +19,7 @@ from core.errors import DataError, ShapeError
 from core.geometry import Affine, Georeference, Spacing
 from core.preprocess import Window
 from datasets.image import LazyImage
+from datasets.tiling import within
 
 Part = tuple[Window, np.ndarray] | tuple[Window, np.ndarray, np.ndarray]
 """A window (spatial slices), its voxels (C, *window) and, where the facts promise a mask, what is measured of them."""
@@ -145,13 +146,8 @@ def checked(path: Path, facts: Facts, part: Part) -> tuple[Window, np.ndarray, n
         DataError: the window is not inside the image, or voxels or mask have another shape or dtype than announced.
     """
     window, voxels, *rest = part
-    spans = []
-    for span, n in zip(window, facts.size, strict=False):
-        start, stop = span.start or 0, n if span.stop is None else span.stop
-        if span.step not in (None, 1) or not 0 <= start < stop <= n:
-            break
-        spans.append(slice(start, stop))
-    if len(spans) != len(facts.size) or len(window) != len(facts.size):
+    spans = within(window, facts.size)
+    if spans is None:
         raise DataError(f"{path}: expected a window of slices with step 1 inside {facts.size}, got {window}.")
     shape = tuple(span.stop - span.start for span in spans)
     if voxels.shape != (facts.shape[0], *shape) or voxels.dtype != facts.dtype:
@@ -165,13 +161,13 @@ def checked(path: Path, facts: Facts, part: Part) -> tuple[Window, np.ndarray, n
             f"the window {_text(spans)} came {'with' if rest else 'without'} one."
         )
     if not rest:
-        return tuple(spans), voxels, None
+        return spans, voxels, None
     if rest[0].shape != (facts.valid, *shape) or rest[0].dtype != bool:
         raise DataError(
             f"{path}: expected a bool mask of shape {(facts.valid, *shape)} for the window {_text(spans)}, got "
             f"{rest[0].dtype} of shape {rest[0].shape}."
         )
-    return tuple(spans), voxels, rest[0]
+    return spans, voxels, rest[0]
 
 
 def _text(window: Iterable[slice]) -> str:
