@@ -33,6 +33,8 @@ class Batch:
         index: (B,) int64, position of each sample in the endless counter order of its source.
         row: (B,) int64, row of the manifest that each sample came from.
         origin: (B, ndim) float32, where each sample begins in its whole image, in `unit`; None = at 0, as whole images do.
+        prior: (B, 1, *S) float32, how much each voxel matters, 0 to 1, from knowledge of the anatomy or the scene.
+        text: (B, T) int64 word pieces of each sample's report, 0 = padding.
     """
 
     image: Tensor
@@ -46,6 +48,8 @@ class Batch:
     index: Tensor
     row: Tensor
     origin: Tensor | None = None
+    prior: Tensor | None = None
+    text: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape != self.valid.shape or self.image.shape[1] != len(self.bands):
@@ -127,6 +131,8 @@ class Batch:
 
 def valid_share(batch: Batch, grid: Grid) -> Tensor:
     """Measure how much of each token is data: (B, N) float32 in [0, 1] over its voxels and bands."""
+    if grid.groups and not batch.complete:
+        return torch.cat([valid_share(batch.aligned(group), grid.plain) for group in grid.groups], dim=1)
     if batch.complete:
         return torch.ones(len(batch), grid.num_tokens, device=batch.valid.device)
     return patchify(batch.valid, grid.patch).to(torch.float32).mean(-1)

@@ -11,6 +11,7 @@ from typing import Literal
 from core.bands import BandNames
 from core.errors import BandError, ConfigError
 from core.geometry import Unit
+from core.shapes import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Input:
         unit: mm, m, or px where no physical size is known.
         normalisation: the value space.
         background: `dark`: a black surround (a fundus photograph's corners) is not data; `none`: every voxel is.
+        groups: bands that share a token, such as those of one resolution; none = every token holds all bands.
     """
 
     name: str
@@ -66,8 +68,14 @@ class Input:
     normalisation: Normalisation
     background: Literal["none", "dark"] = "none"
     whole_size: tuple[int, ...] | None = None
+    groups: tuple[BandNames, ...] = ()
 
     def __post_init__(self) -> None:
+        grouped = [band for group in self.groups for band in group]
+        if self.groups and (sorted(grouped) != sorted(self.bands) or not all(self.groups)):
+            raise ConfigError(
+                f"input '{self.name}': expected groups that hold each of the bands {self.bands} once, got {self.groups}."
+            )
         lengths = {len(self.patch), len(self.size), len(self.spacing), len(self.whole)}
         if len(lengths) != 1 or self.ndim not in (2, 3):
             raise ConfigError(
@@ -86,6 +94,10 @@ class Input:
     def ndim(self) -> int:
         """Spatial axes: 2 or 3."""
         return len(self.patch)
+
+    def grid(self, size: tuple[int, ...] | None = None) -> Grid:
+        """Lay this input's tokens over an image of `size` voxels; none = its own `size`."""
+        return Grid.of(size or self.size, self.patch, self.groups)
 
     @property
     def whole(self) -> tuple[int, ...]:

@@ -50,7 +50,12 @@ def compose(batch: Batch, entry: Input, plan: Plan, branches: dict[str, tuple[Te
         plan: what was hidden.
         branches: per branch the predicted and the true image, (B, C, *S) each; `image` is the pixels' branch.
     """
-    grid = batch.grid(entry.patch)
+    grid = entry.grid(batch.size)
+    see, hide = plan.see, plan.hide
+    if grid.groups:  # one picture for all groups: shown where every group is seen, hidden where any is hidden
+        see = see.unflatten(1, (grid.num_groups, -1)).all(1)
+        hide = hide.unflatten(1, (grid.num_groups, -1)).any(1)
+    grid = grid.plain
 
     def patched(where: Tensor, image: Tensor, elsewhere: Tensor) -> Tensor:
         chosen = torch.where(where[..., None], patchify(image, grid.patch), patchify(elsewhere, grid.patch))
@@ -59,9 +64,9 @@ def compose(batch: Batch, entry: Input, plan: Plan, branches: dict[str, tuple[Te
     return Pictures(
         original=batch.image,
         valid=batch.valid,
-        seen=patched(plan.see, batch.image, torch.zeros_like(batch.image)),
-        mask=plan.hide.reshape(len(batch), *grid.tokens),
-        reconstructions={n: patched(plan.hide, predicted.float(), true) for n, (predicted, true) in branches.items()},
+        seen=patched(see, batch.image, torch.zeros_like(batch.image)),
+        mask=hide.reshape(len(batch), *grid.tokens),
+        reconstructions={n: patched(hide, predicted.float(), true) for n, (predicted, true) in branches.items()},
         targets={name: true for name, (_, true) in branches.items() if name != "image"},
         bands=batch.bands,
         input=entry.name,

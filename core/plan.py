@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from core.errors import ConfigError
+from core.shapes import Grid
+
+Where = Literal["hide", "see", "both"]
+"""Where a loss is scored: at hidden tokens, at seen ones, or at both."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a masker may know beside the batch itself.
+
+    Attributes:
+        hint: (B, N) real, higher = more worth hiding: attention, predicted loss. None = this step has none.
+        progress: scalar tensor, share of the training that is done, 0 to 1; 0 in evaluation, so that masks are fixed.
+    """
+
+    hint: Tensor | None = None
+    progress: Tensor | None = None
+
+
+NO_GUIDE = Guide()
 
 
 @dataclass(frozen=True)
@@ -16,20 +39,23 @@ class Plan:
         see: (B, N) bool, True = the encoder may read this token. Never an invalid token.
         hide: (B, N) bool, True = this token is to be predicted. Never an invalid token.
         score: per named loss term (B, N) weight, float or bool; a term that is absent is scored on `hide`.
+        voxels: (B, 1 or C, *S) bool, True = this voxel is hidden, for masks that do not follow tokens; None = they do.
     """
 
     see: Tensor
     hide: Tensor
     score: dict[str, Tensor] = field(default_factory=dict)
+    voxels: Tensor | None = None
 
-    def weigh(self, weight: Tensor, term: str) -> Tensor:
-        """Restrict a target's weight (B, N, P) to where a loss term is scored: its own tokens, or the hidden ones.
+    def weigh(self, weight: Tensor, term: str, where: Where = "hide") -> Tensor:
+        """Restrict a target's weight (B, N, P) to where a loss term is scored: its own tokens, or those of `where`.
 
         Yes-or-no weights stay boolean, which keeps the loss cheap.
         """
-        where = self.score.get(term, self.hide)[..., None]
-        both = weight.dtype == where.dtype == torch.bool
-        return weight & where if both else weight * where
+        tokens = {"hide": self.hide, "see": self.see, "both": self.hide | self.see}[where]
+        scored = self.score.get(term, tokens)[..., None]
+        both = weight.dtype == scored.dtype == torch.bool
+        return weight & scored if both else weight * scored
 
 
 def hide_share(priority: Tensor, valid: Tensor, ratio: float) -> Plan:
@@ -38,19 +64,48 @@ def hide_share(priority: Tensor, valid: Tensor, ratio: float) -> Plan:
     Hidden are ceil(ratio * valid tokens), one less where that would leave nothing to see. Ties fall in raster order.
 
     Args:
-        priority: (B, N) any real dtype, the score field of a masker.
+        priority: (B, N) any real dtype, the score field of a masker; (B, places) stands for every group of bands alike.
         valid: (B, N) bool; other tokens are neither seen nor hidden and never counted.
         ratio: hidden share, 0 to 1.
     """
-    millionths = round(ratio * 1_000_000)  # whole numbers: 10 tokens at 0.9 must hide 9 on every device
-    counted = valid.sum(dim=1, dtype=torch.int64)
-    hidden = (counted * millionths + 999_999) // 1_000_000
-    kept = counted - torch.minimum(hidden, (counted - 1).clamp(min=0))
+    hidden = hidden_count(valid, ratio)
+    priority = priority.repeat(1, valid.shape[1] // priority.shape[1])
     order = torch.where(valid, priority, torch.inf).argsort(dim=1, stable=True)
     places = torch.arange(priority.shape[1], device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, places)
-    see = valid & (rank < kept[:, None])
+    see = valid & (rank < (valid.sum(dim=1) - hidden)[:, None])
     return Plan(see=see, hide=valid & ~see)
+
+
+def hidden_count(valid: Tensor, ratio: float) -> Tensor:
+    """Count how many of each sample's valid tokens (B, N) are hidden, (B,) int64; one at least stays to be seen."""
+    millionths = round(ratio * 1_000_000)  # whole numbers: 10 tokens at 0.9 must hide 9 on every device
+    counted = valid.sum(dim=1, dtype=torch.int64)
+    hidden = (counted * millionths + 999_999) // 1_000_000
+    return torch.minimum(hidden, (counted - 1).clamp(min=0))
+
+
+def check_ratio(ratio: float) -> None:
+    """Refuse a ratio that hides nothing or everything.
+
+    Raises:
+        ConfigError: it is not above 0 and below 1.
+    """
+    if not 0.0 < ratio < 1.0:
+        raise ConfigError(f"expected a mask ratio above 0 and below 1, got {ratio}.")
+
+
+def check_grid(grid: Grid) -> None:
+    """Refuse a grid on which nothing can be hidden while something is seen.
+
+    Raises:
+        ConfigError: it has fewer than two tokens.
+    """
+    if grid.num_tokens < 2:
+        raise ConfigError(
+            f"expected at least two tokens, one to see and one to hide, got {grid.num_tokens} for patch {grid.patch}: "
+            "choose a smaller patch or a larger crop."
+        )
 
 
 def visible_index(see: Tensor) -> tuple[Tensor, Tensor]:

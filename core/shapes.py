@@ -22,13 +22,16 @@ class Grid:
     Attributes:
         tokens: patches per axis, in array order (Y X) or (Z Y X).
         patch: voxels per patch and axis, same order.
+        groups: bands that share a token, by name; none = every token holds all bands. With G groups each place has G
+            tokens, and tokens are ordered group by group.
     """
 
     tokens: tuple[int, ...]
     patch: tuple[int, ...]
+    groups: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, size: tuple[int, ...], patch: tuple[int, ...]) -> Grid:
+    def of(cls, size: tuple[int, ...], patch: tuple[int, ...], groups: tuple[tuple[str, ...], ...] = ()) -> Grid:
         """Lay patches over an image of `size` voxels.
 
         Raises:
@@ -41,7 +44,7 @@ class Grid:
                 f"expected an image whose sizes are positive multiples of the patch {patch}, got {size}: "
                 "choose a crop size that the patch divides, or pad the image."
             )
-        return cls(tuple(s // p for s, p in zip(size, patch, strict=True)), tuple(patch))
+        return cls(tuple(s // p for s, p in zip(size, patch, strict=True)), tuple(patch), groups)
 
     @property
     def ndim(self) -> int:
@@ -49,9 +52,24 @@ class Grid:
         return len(self.tokens)
 
     @property
+    def num_places(self) -> int:
+        """Patches of the grid, whatever the groups."""
+        return math.prod(self.tokens)
+
+    @property
+    def num_groups(self) -> int:
+        """Tokens at each place."""
+        return max(len(self.groups), 1)
+
+    @property
     def num_tokens(self) -> int:
         """N, all tokens of the grid."""
-        return math.prod(self.tokens)
+        return self.num_places * self.num_groups
+
+    @property
+    def plain(self) -> Grid:
+        """The grid of the same places with one token at each."""
+        return Grid(self.tokens, self.patch)
 
     @property
     def voxels(self) -> int:
@@ -86,9 +104,9 @@ def unpatchify(patches: Tensor, grid: Grid) -> Tensor:
         ShapeError: N is not the grid's, or P is not a multiple of the patch's voxels.
     """
     batch, tokens, values = patches.shape
-    if tokens != grid.num_tokens or values % grid.voxels:
+    if tokens != grid.num_places or values % grid.voxels:
         raise ShapeError(
-            f"expected (B, {grid.num_tokens}, C * {grid.voxels}) patch vectors for {grid}, got {tuple(patches.shape)}."
+            f"expected (B, {grid.num_places}, C * {grid.voxels}) patch vectors for {grid}, got {tuple(patches.shape)}."
         )
     bands, nd = values // grid.voxels, grid.ndim
     cut = patches.reshape(batch, *grid.tokens, bands, *grid.patch)

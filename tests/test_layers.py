@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("core", "datasets", "domains")
 
-L0 = "errors shapes geometry bands rng plan batch registry config contract preprocess pictures"
-L1 = "patch_embed pos_embed maskers targets predictors encoders losses heads weights layouts"
+L0 = "errors shapes geometry bands rng plan batch groups registry config contract preprocess pictures"
+L1 = "patch_embed pos_embed text views maskers fills targets teachers predictors encoders losses heads weights layouts"
 L2 = "recipes"
 L3 = "engine checkpoint inference evaluate finetune viz report cli"
 LEVEL = {name: level for level, names in enumerate((L0, L1, L2, L3)) for name in names.split()}
@@ -29,6 +29,7 @@ LIBRARIES = {
     "encoders": {"timm", "monai"},
     "predictors": {"timm", "monai"},
     "weights": {"safetensors"},
+    "maskers": {"skimage"},
 }
 LIBRARIES_OF_L3 = {"safetensors", "yaml", "rich", "sklearn", "torchmetrics", "scipy", "PIL", "pyarrow"}
 LIBRARIES_OF_DATASETS = {
@@ -48,13 +49,14 @@ LIBRARIES_OF_DATASETS = {
     "isal",
     "xarray",
     "distributed",
+    "tokenizers",
     "rich",
     "yaml",
 }
 
 # Slow to import, or not installed with the base: only inside the function that needs them, and for the type checker.
 LATE = {"nibabel", "tifffile", "dask", "rasterio", "zarr", "pydicom", "openslide", "h5py", "monai", "yaml", "sklearn"}
-LATE |= {"pyhdf", "numcodecs", "google_crc32c", "isal", "xarray", "distributed"}
+LATE |= {"pyhdf", "numcodecs", "google_crc32c", "isal", "xarray", "distributed", "skimage", "tokenizers"}
 LATE |= {"torchmetrics", "scipy", "tensorboard", "torch.utils.tensorboard", "lightly", "transformers"}
 LATE_IN_CORE = {"PIL", "pyarrow", "rich"}
 

@@ -18,9 +18,9 @@ from tests.test_layers import PACKAGES, imports_of
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = "datasets"
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "google_crc32c": "google-crc32c"}
-DISTRIBUTIONS |= {"openslide": "openslide-python"}
+DISTRIBUTIONS |= {"openslide": "openslide-python", "skimage": "scikit-image"}
 # What a module imports inside a function, with an error that names the extra.
-ON_DEMAND = ("dicom", "slide", "hdf", "xarray", "cluster")
+ON_DEMAND = ("dicom", "slide", "hdf", "xarray", "cluster", "superpixel", "text")
 
 
 def closure(roots: Iterable[str], where: list[str] | None = None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -22,21 +22,35 @@ rare and small, such as a lesion, moves the spread of the tokens more than their
 """
 
 
+Ability = Literal["drop", "token", "dense", "levels", "attention"]
+"""What a recipe may ask of an encoder.
+
+`drop`: compute on seen tokens alone, so that hidden ones cost nothing or at least never reach the output. `token`: put a
+learned token in place of hidden ones. `dense`: read an image whose hidden parts were changed beforehand. `levels`: give
+its tokens after inner stages too. `attention`: say how much the class token attends to each patch token.
+"""
+
+
 @dataclass(frozen=True)
 class Tokens:
     """What an encoder returns.
 
     Attributes:
-        value: (B, V, D) patch tokens in raster order of what was seen; V = N when nothing was hidden.
+        value: (B, V, D) patch tokens in raster order of what was seen, band groups one after another; V = N when nothing
+            was dropped.
         ok: (B, V) bool, True = a real, valid token; None = all are.
         prefix: (B, R, D) tokens without a place, such as the class token; R may be 0.
-        grid: the token grid of the images.
+        grid: the grid that the tokens lie on; coarser than the plan's where an encoder merges tokens.
+        levels: the tokens after the inner stages that were asked for, by their number; before any last norm.
+        attention: (B, heads, V) of the class token over patch tokens in the last block, softmax, where it was asked for.
     """
 
     value: Tensor
     ok: Tensor | None
     prefix: Tensor
     grid: Grid
+    levels: dict[int, Tokens] = field(default_factory=dict)
+    attention: Tensor | None = None
 
 
 class Backbone(nn.Module, ABC):
@@ -44,13 +58,15 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         spec: what it was built from.
-        abilities: what a recipe may ask: `drop` = computes on the visible tokens only.
-        num_features: D.
+        abilities: what a recipe may ask.
+        num_features: D of what it returns.
+        num_levels: stages that `levels` may name, 1 to this; level 0 is the patch embedding.
     """
 
     spec: EncoderSpec
-    abilities: ClassVar[frozenset[str]]
+    abilities: ClassVar[frozenset[Ability]]
     num_features: int
+    num_levels: int
 
     @property
     @abstractmethod
@@ -58,12 +74,41 @@ class Backbone(nn.Module, ABC):
         """The inputs it reads."""
 
     @abstractmethod
+    def level_width(self, level: int) -> int:
+        """D of the tokens after a stage; level 0 = of the patch embedding, and so of a mask token that enters there."""
+
+    @abstractmethod
+    def level_grid(self, level: int, grid: Grid) -> Grid:
+        """Lay out the tokens after a stage, for images with this grid at level 0; `num_levels` gives that of the output."""
+
+    @abstractmethod
     def prepare(self, batch: Batch) -> tuple[Batch, Input]:
         """Normalise a batch, order its bands by name, and say which input it is."""
 
     @abstractmethod
-    def forward(self, batch: Batch, plan: Plan | None = None) -> Tokens:
-        """Encode a prepared batch: what `plan` lets it see, or every token."""
+    def forward(
+        self,
+        batch: Batch,
+        plan: Plan | None = None,
+        *,
+        mask_token: Tensor | None = None,
+        stage: int = 0,
+        levels: tuple[int, ...] = (),
+        attention: bool = False,
+    ) -> Tokens:
+        """Encode a prepared batch.
+
+        Without a plan every valid token is read. With a plan hidden content is never read: hidden tokens are left out,
+        or, with a mask token, replaced by it.
+
+        Args:
+            batch: from `prepare`.
+            plan: on the grid of the input.
+            mask_token: (1, 1, D) of `level_width(stage)`.
+            stage: level after which hidden tokens are replaced; before it the encoder sees what the batch holds.
+            levels: stages to give the tokens of.
+            attention: give the class token's attention.
+        """
 
     @abstractmethod
     def features(self, batch: Batch, pool: Pool) -> Tensor:
@@ -75,8 +120,6 @@ class EncoderSpec(ABC):
 
     part_kind: ClassVar[str] = "encoders"
     contract: Contract
-    width: int
-    depth: int
 
     @abstractmethod
     def build(self) -> Backbone:

@@ -66,11 +66,13 @@ class Encoder(nn.Module):
         return tokens.value if tokens.ok is None else torch.where(tokens.ok[..., None], tokens.value, 0.0)
 
     def feature_map(self, images: Tensor | Batch) -> Tensor:
-        """Give the patch tokens as a map, (B, D, Y, X) or (B, D, Z, Y, X) in patches."""
+        """Give the patch tokens as a map, (B, D, Y, X) or (B, D, Z, Y, X); several band groups are averaged."""
         batch = self._batch(images)
         entry = self.contract.input_for(len(batch.size), batch.bands)
-        tokens = self.tokens(batch)
-        return tokens.transpose(1, 2).reshape(len(batch), -1, *batch.grid(entry.patch).tokens)
+        grid = self.backbone.level_grid(self.backbone.num_levels, entry.grid(batch.size))
+        tokens = self.tokens(batch).unflatten(1, (grid.num_groups, grid.num_places)).mean(1)
+        feature_map: Tensor = tokens.transpose(1, 2).unflatten(2, grid.tokens)
+        return feature_map
 
     def preprocess(
         self, image: Any, *, bands: BandNames | None = None, spacing: tuple[float, ...] | None = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models.vision_transformer import Block
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 
 from core.batch import Batch, valid_tokens
 from core.contract import Contract, Input
-from core.encoders.base import Backbone, EncoderSpec, Pool, Tokens
-from core.errors import ConfigError, DataError
-from core.patch_embed import PatchEmbed
+from core.encoders._pool import pooled
+from core.encoders._prepare import prepared
+from core.encoders.base import Ability, Backbone, EncoderSpec, Pool, Tokens
+from core.errors import ConfigError
+from core.patch_embed import patch_embed
 from core.plan import Plan, visible_index
 from core.pos_embed import batch_positions, grid_positions, resample_table
 from core.shapes import Grid
@@ -63,22 +64,23 @@ class ViTSpec(EncoderSpec):
 
 
 class ViT(Backbone):
-    """The module; see `ViTSpec`."""
+    """The module; see `ViTSpec`. Level i is the output of block i, counted from 1."""
 
-    abilities: ClassVar[frozenset[str]] = frozenset({"drop"})
+    abilities: ClassVar[frozenset[Ability]] = frozenset({"drop", "token", "dense", "levels", "attention"})
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__()
         self.spec: ViTSpec = spec
-        self.num_features = spec.width
-        self.stems = nn.ModuleDict({entry.name: PatchEmbed(entry, spec.width) for entry in spec.contract.inputs})
+        self.num_features, self.num_levels = spec.width, spec.depth
+        self.stems = nn.ModuleDict({entry.name: patch_embed(entry, spec.width) for entry in spec.contract.inputs})
         self.class_token = nn.Parameter(torch.randn(1, 1, spec.width) * 0.02) if spec.class_token else None
         self.tables = nn.ParameterDict()
-        for name, tokens in spec.tables.items():
-            grid = Grid(tokens, tokens)
-            prefix = torch.zeros(1, int(spec.class_token), spec.width)
-            table = torch.cat([prefix, grid_positions(grid, spec.width)], dim=1)
-            self.tables[name] = nn.Parameter(table, requires_grad=spec.train_tables)
+        for entry in spec.contract.inputs:
+            if entry.name in spec.tables:
+                grid = Grid(spec.tables[entry.name], entry.patch, entry.groups)
+                prefix = torch.zeros(1, int(spec.class_token), spec.width)
+                places = grid_positions(grid.plain, spec.width).repeat(1, grid.num_groups, 1)
+                self.tables[entry.name] = nn.Parameter(torch.cat([prefix, places], 1), requires_grad=spec.train_tables)
         self.blocks = make_blocks(spec.width, spec.depth, spec.heads, spec.mlp_ratio, spec.drop_path)
         self.norm = LAYER_NORM(spec.width)
 
@@ -87,56 +89,41 @@ class ViT(Backbone):
         """The inputs it reads."""
         return self.spec.contract
 
+    def level_width(self, level: int) -> int:
+        """D, at every level."""
+        return self.spec.width
+
+    def level_grid(self, level: int, grid: Grid) -> Grid:
+        """The same grid at every level."""
+        return grid
+
     def prepare(self, batch: Batch) -> tuple[Batch, Input]:
-        """Normalise, order bands by name, and name the input.
+        """Normalise, order bands by name, and name the input; errors as `core.encoders._prepare.prepared`."""
+        return prepared(self.contract, batch)
 
-        Raises:
-            BandError: no input has this rank and these bands.
-            DataError: spacing comes in another unit than the input's.
-        """
+    def forward(
+        self,
+        batch: Batch,
+        plan: Plan | None = None,
+        *,
+        mask_token: Tensor | None = None,
+        stage: int = 0,
+        levels: tuple[int, ...] = (),
+        attention: bool = False,
+    ) -> Tokens:
+        """Encode; hidden and invalid patches are never read, nor are the padded slots of ragged samples."""
         entry = self.contract.input_for(len(batch.size), batch.bands)
-        if batch.unit != entry.unit:
-            raise DataError(
-                f"input '{entry.name}': expected spacing in {entry.unit}, got {batch.unit}: "
-                "declare the spacing of the files, or use an encoder trained without it."
-            )
-        return batch.aligned(entry.bands).normalised(), entry
-
-    def forward(self, batch: Batch, plan: Plan | None = None) -> Tokens:
-        """Encode; with a plan, hidden and invalid patches are never read, nor are the padded slots of ragged samples."""
-        grid, prefix, value, ok = self._run(batch, plan)
-        return Tokens(self.norm(value), ok, self.norm(prefix), grid)
-
-    def features(self, batch: Batch, pool: Pool) -> Tensor:
-        """Summarise as (B, D), or (B, 2 D); the pools are explained at `Pool`.
-
-        Raises:
-            ConfigError: an unknown pool, or `cls` without a class token.
-        """
-        _, prefix, value, ok = self._run(batch, None)
-        norm: Callable[[Tensor], Tensor] = self.norm
-        if pool == "cls":
-            if self.class_token is None:
-                raise ConfigError("expected an encoder with a class token for pool='cls': choose pool='mean'.")
-            return norm(prefix[:, 0])
-        if pool == "mean":
-            return valid_mean(norm(value), ok)
-        if pool == "mean_std":
-            return valid_mean_std(norm(value), ok)
-        if pool == "mean_then_norm":
-            return norm(valid_mean(value, ok))
-        raise ConfigError(f"expected pool 'mean', 'mean_std', 'cls' or 'mean_then_norm', got '{pool}'.")
-
-    def _run(self, batch: Batch, plan: Plan | None) -> tuple[Grid, Tensor, Tensor, Tensor | None]:
-        entry = self.contract.input_for(len(batch.size), batch.bands)
-        grid = batch.grid(entry.patch)
-        prefix_position, position = self._positions(entry, grid, batch)
-        if plan is None:
-            index, ok = None, valid_tokens(batch, grid)
-        else:
+        grid = entry.grid(batch.size)
+        index, ok, hidden = None, valid_tokens(batch, grid), None
+        if plan is not None and mask_token is None:
             index, ok = visible_index(plan.see)
+        elif plan is not None:
+            ok, hidden = plan.see | plan.hide, plan.hide
         whole = bool(ok.all())
+        prefix_position, position = self._positions(entry, grid, batch)
         tokens = self.stems[entry.name](batch, index)
+        if hidden is not None and mask_token is not None and stage == 0:
+            tokens = torch.where(hidden[..., None], mask_token.to(tokens.dtype), tokens)
         if index is not None:
             position = position.expand(len(batch), -1, -1)
             position = position.gather(1, index[..., None].expand(-1, -1, position.shape[2]))
@@ -146,16 +133,38 @@ class ViT(Backbone):
         if self.class_token is not None:
             head = (self.class_token + prefix_position).expand(len(batch), -1, -1)
             tokens = torch.cat([head.to(tokens.dtype), tokens], dim=1)
-        tokens = run_blocks(self.blocks, tokens, None if whole else ok)
-        count = tokens.shape[1] - ok.shape[1]
-        return grid, tokens[:, :count], tokens[:, count:], None if whole else ok
+
+        ok_or_none, count = None if whole else ok, tokens.shape[1] - ok.shape[1]
+        keys = key_mask(ok_or_none, count)
+        inner, seen = {}, None
+        for number, block in enumerate(self.blocks, start=1):
+            if attention and number == len(self.blocks):
+                seen = class_attention(block, tokens, keys)[..., count:]
+            tokens = block(tokens, attn_mask=keys)
+            if hidden is not None and mask_token is not None and stage == number:
+                patches = torch.where(hidden[..., None], mask_token.to(tokens.dtype), tokens[:, count:])
+                tokens = torch.cat([tokens[:, :count], patches], dim=1)
+            if number in levels:
+                inner[number] = Tokens(tokens[:, count:], ok_or_none, tokens[:, :count], grid)
+        normed = self.norm(tokens)
+        return Tokens(normed[:, count:], ok_or_none, normed[:, :count], grid, inner, seen)
+
+    def features(self, batch: Batch, pool: Pool) -> Tensor:
+        """Summarise as (B, D), or (B, 2 D); the pools are explained at `Pool`, errors at `core.encoders._pool.pooled`."""
+        last = self(batch, levels=(len(self.blocks),)).levels[len(self.blocks)]
+        class_token = None if self.class_token is None else last.prefix[:, 0]
+        return pooled(pool, last.value, last.ok, class_token, self.norm)
 
     def _positions(self, entry: Input, grid: Grid, batch: Batch) -> tuple[Tensor | float, Tensor]:
+        """Of the prefix and of every token, (1 or B, N, D)."""
         if entry.name not in self.tables:
-            return 0.0, batch_positions(batch, entry, grid, self.spec.width)
-        table = resample_table(self.tables[entry.name], self.spec.tables[entry.name], grid.tokens)
-        count = int(self.spec.class_token)
-        return table[:, :count], table[:, count:]
+            places = batch_positions(batch, entry, grid, self.spec.width)
+            return 0.0, places.repeat(1, grid.num_groups, 1)
+        table, count = self.tables[entry.name], int(self.spec.class_token)
+        groups = table[:, count:].reshape(grid.num_groups, -1, self.spec.width)
+        have = self.spec.tables[entry.name]
+        places = torch.cat([resample_table(group[None], have, grid.tokens) for group in groups], dim=1)
+        return table[:, :count], places
 
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)  # MAE and all its descendants
@@ -180,29 +189,32 @@ def init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def key_mask(ok: Tensor | None, prefix: int) -> Tensor | None:
+    """Say which of R + V tokens serve as keys, (B, 1, 1, R + V) bool: the prefix and what is ok (B, V); None = all."""
+    if ok is None:
+        return None
+    keys = torch.cat([ok.new_ones(len(ok), prefix), ok], dim=1)
+    keys = keys | ~keys.any(dim=1, keepdim=True)  # a sample without any key attends to its zeros, not to NaN
+    return keys[:, None, None, :]
+
+
 def run_blocks(blocks: nn.ModuleList, tokens: Tensor, ok: Tensor | None) -> Tensor:
     """Run tokens (B, R + V, D) through blocks; of the last V only those that are `ok` (B, V) serve as keys."""
-    mask = None
-    if ok is not None:
-        prefix = ok.new_ones(len(ok), tokens.shape[1] - ok.shape[1])
-        keys = torch.cat([prefix, ok], dim=1)
-        keys = keys | ~keys.any(dim=1, keepdim=True)  # a sample without any key attends to its zeros, not to NaN
-        mask = keys[:, None, None, :]
+    mask = key_mask(ok, 0 if ok is None else tokens.shape[1] - ok.shape[1])
     for block in blocks:
         tokens = block(tokens, attn_mask=mask)
     return tokens
 
 
-def valid_mean(value: Tensor, ok: Tensor | None) -> Tensor:
-    """Average tokens (B, V, D) over those that are ok; a sample without any gives 0."""
-    if ok is None:
-        return value.mean(dim=1)
-    weight = ok.to(value.dtype)[..., None]
-    return (value * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
-
-
-def valid_mean_std(value: Tensor, ok: Tensor | None) -> Tensor:
-    """Average tokens (B, V, D) and measure their spread, side by side (B, 2 D), over those that are ok."""
-    mean = valid_mean(value, ok)
-    variance = valid_mean((value - mean[:, None]).square(), ok)
-    return torch.cat([mean, (variance + 1e-12).sqrt()], dim=1)  # the root of exactly 0 has no gradient
+def class_attention(block: nn.Module, tokens: Tensor, keys: Tensor | None) -> Tensor:
+    """Compute how much the first token attends to each in a block that is about to read them, (B, heads, R + V)."""
+    attention: Any = block.attn
+    batch, length, _ = tokens.shape
+    qkv = attention.qkv(block.norm1(tokens))  # type: ignore[operator]
+    query, key, _ = qkv.reshape(batch, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    query, key = attention.q_norm(query[:, :, :1]), attention.k_norm(key)
+    weights = (query * attention.scale) @ key.transpose(-2, -1)
+    if keys is not None:
+        weights = weights.masked_fill(~keys, -torch.inf)
+    shares: Tensor = weights.softmax(dim=-1)[:, :, 0].to(torch.float32)
+    return shares

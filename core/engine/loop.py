@@ -135,7 +135,7 @@ def fit(
             log.say(note)
         _train(session, batches, held_out, signals)
         about = {"run": run.path.name, "step": state.step, "run_id": run_id(config)}
-        world.on_main(lambda: checkpoint.export_encoder(recipe.encoder, run.path / "encoder", about=about))
+        world.on_main(lambda: checkpoint.export_encoder(recipe.kept(), run.path / "encoder", about=about))
         log.event("end", step=state.step, skipped=state.skipped)
     return run.path
 
@@ -187,6 +187,7 @@ def _advance(session: _Session, batch: Batch, began: float, *, stop: bool) -> bo
     set_learning_rate(session.optimizer, rate)
     torch.manual_seed(key(config.seed, "step", state.step, world.rank))
     batch = batch.to(world.device, non_blocking=True)
+    session.recipe.progress.fill_(state.step / config.steps)
     outcome = train_step(
         session.model,
         session.optimizer,
@@ -197,6 +198,8 @@ def _advance(session: _Session, batch: Batch, began: float, *, stop: bool) -> bo
         world=world,
         stop=stop,
     )
+    if outcome.finite and session.recipe.updated():
+        session.optimizer.state.clear()
     indices, rows = world.interleave(torch.stack([batch.index, batch.row])).tolist()
     stream = stream_of(session.recipe, batch)
     state.step += 1

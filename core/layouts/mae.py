@@ -26,7 +26,7 @@ PREDICTOR_KEYS = {
     "decoder_pos_embed": "tables.{name}",
     "decoder_blocks.": "blocks.",
     "decoder_norm.": "norm.",
-    "decoder_pred.": "heads.{name}.",
+    "decoder_pred.": "heads.{name}.0.",
 }
 
 
@@ -51,7 +51,7 @@ def predictor_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Te
     """Give the weights of `TransformerPredictor` with one output layer, rows reordered band-major."""
     weights = renamed(state, PREDICTOR_KEYS, name=entry.name)
     for part in ("weight", "bias"):
-        key = f"heads.{entry.name}.{part}"
+        key = f"heads.{entry.name}.0.{part}"
         weights[key] = band_major(weights[key], entry)
     return weights
 

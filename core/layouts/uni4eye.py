@@ -35,11 +35,11 @@ def recipe_weights(state: Mapping[str, Tensor], contract: Contract) -> dict[str,
                     f"decoder_blocks{tail}.": f"{home}blocks.",
                     "decoder_norm.": f"{home}norm.",
                     f"decoder_pos_embed{rank}": f"{home}tables.{name}",
-                    f"decoder_pred{rank}{tail}.": f"{home}heads.{name}.",
+                    f"decoder_pred{rank}{tail}.": f"{home}heads.{name}.0.",
                 },
             )
             for part in ("weight", "bias"):
-                key = f"{home}heads.{name}.{part}"
+                key = f"{home}heads.{name}.0.{part}"
                 weights[key] = band_major(weights[key], entry)
     encoder = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
     return weights | {f"encoder.{key}": value for key, value in fresh_nodata(encoder, contract.inputs).items()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.batch import Batch, valid_tokens
-from core.errors import ConfigError
 from core.maskers.base import Masker
-from core.plan import Plan, hide_share
+from core.plan import NO_GUIDE, Guide, Plan, check_grid, check_ratio, hide_share
 from core.rng import SampleRng
 from core.shapes import Grid
 
@@ -25,10 +24,13 @@ class Random(Masker):
     ratio: float = 0.75
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.ratio < 1.0:
-            raise ConfigError(f"expected a mask ratio above 0 and below 1, got {self.ratio}.")
+        check_ratio(self.ratio)
 
-    def __call__(self, batch: Batch, grid: Grid, rng: SampleRng) -> Plan:
+    def check(self, grid: Grid) -> None:
+        """Refuse a grid of one token."""
+        check_grid(grid)
+
+    def __call__(self, batch: Batch, grid: Grid, rng: SampleRng, guide: Guide = NO_GUIDE) -> Plan:
         """Plan one batch."""
         noise = rng.split("random").uniform(grid.num_tokens)
         return hide_share(noise, valid_tokens(batch, grid), self.ratio)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from core.contract import Contract
+from core.encoders.base import Backbone
 
 
 class PredictorSpec(ABC):
@@ -16,11 +16,17 @@ class PredictorSpec(ABC):
     part_kind: ClassVar[str] = "predictors"
 
     @abstractmethod
-    def build(self, encoder_width: int, contract: Contract, num_values: dict[str, int]) -> nn.Module:
-        """Make the module: forward(tokens: Tokens, plan: Plan, batch: Batch) -> (B, N, P).
+    def levels(self, num_levels: int) -> tuple[int, ...]:
+        """Name the inner stages whose tokens it reads, of an encoder with that many; usually none."""
+
+    @abstractmethod
+    def build(self, encoder: Backbone, num_values: dict[str, int]) -> nn.Module:
+        """Make the module: forward(tokens: Tokens, plan: Plan, batch: Batch) -> (B, N, P) on the plan's grid.
 
         Args:
-            encoder_width: D of the tokens it reads.
-            contract: the inputs, for positions at their nominal spacing.
+            encoder: whose tokens it reads: their widths, grids and inputs.
             num_values: P of each input, by name.
+
+        Raises:
+            ConfigError: the encoder's tokens do not suit it.
         """

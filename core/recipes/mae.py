@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from core.batch import Batch
-from core.encoders.base import EncoderSpec
-from core.losses import masked_mean, squared
+from core.encoders.base import Ability, EncoderSpec
 from core.maskers.base import Masker
 from core.maskers.random import Random
-from core.pictures import compose
 from core.predictors.base import PredictorSpec
-from core.recipes.base import Recipe, RecipeSpec, StepOutput, require
-from core.rng import SampleRng
+from core.recipes._one_view import Branch, OneView, Term
+from core.recipes.base import RecipeSpec
 from core.targets.base import Target
 from core.targets.pixels import Pixels
 
@@ -30,41 +28,16 @@ class Mae(RecipeSpec):
         target: what a hidden patch should become.
     """
 
+    paper: ClassVar[str] = "He et al. 2021, arXiv 2111.06377"
+    cost: ClassVar[float] = 1.0
+    needs: ClassVar[frozenset[Ability]] = frozenset({"drop"})
+
     encoder: EncoderSpec
     predictor: PredictorSpec
     masker: Masker = Random()
     target: Target = Pixels()
 
-    def build(self) -> MaeRecipe:
+    def build(self) -> OneView:
         """Make it, with fresh weights."""
-        return MaeRecipe(self)
-
-
-class MaeRecipe(Recipe):
-    """The built method."""
-
-    def __init__(self, spec: Mae) -> None:
-        super().__init__()
-        self.encoder = spec.encoder.build()
-        require(self.encoder, "drop", "mae")
-        inputs = self.encoder.contract.inputs
-        values = {entry.name: spec.target.num_values(len(entry.bands), entry.patch) for entry in inputs}
-        self.predictor = spec.predictor.build(spec.encoder.width, spec.encoder.contract, values)
-        self.masker, self.target = spec.masker, spec.target
-
-    def forward(self, batch: Batch, rng: SampleRng, pictures: bool = False) -> StepOutput:
-        """Run one step."""
-        batch, entry = self.encoder.prepare(batch)
-        grid = batch.grid(entry.patch)
-
-        value, weight = self.target(batch, grid)
-        plan = self.masker(batch, grid, rng)
-        tokens = self.encoder(batch, plan)
-        prediction = self.predictor(tokens, plan, batch)
-        loss = masked_mean(squared(prediction, value), plan.weigh(weight, "image"))
-
-        shown = None
-        if pictures:
-            image = self.target.picture(prediction.float(), batch, grid)
-            shown = compose(batch, entry, plan, {"image": (image, batch.image)})
-        return StepOutput(loss, {"image": loss.detach()}, shown)
+        image = Branch(predictor=self.predictor, terms={"image": Term(target=self.target)})
+        return OneView("mae", self.encoder.build(), masker=self.masker, branches={"image": image})

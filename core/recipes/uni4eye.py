@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import nn
-
-from core.batch import Batch
-from core.encoders.base import EncoderSpec
+from core.encoders.base import Ability, EncoderSpec
 from core.errors import ConfigError
-from core.losses import masked_mean, squared
 from core.maskers.base import Masker
 from core.maskers.random import Random
-from core.pictures import compose
 from core.predictors.base import PredictorSpec
-from core.recipes.base import Recipe, RecipeSpec, StepOutput, require
-from core.rng import SampleRng
+from core.recipes._one_view import Branch, OneView, Term
+from core.recipes.base import RecipeSpec
 from core.targets.base import Target
 from core.targets.gradient import Gradient
 from core.targets.pixels import Pixels
@@ -38,6 +34,10 @@ class Uni4Eye(RecipeSpec):
         gradient_weight: of the gradient loss beside the image loss; the paper's is 1.
     """
 
+    paper: ClassVar[str] = "Cai et al. 2022, arXiv 2203.04614"
+    cost: ClassVar[float] = 1.57
+    needs: ClassVar[frozenset[Ability]] = frozenset({"drop"})
+
     encoder: EncoderSpec
     predictor: PredictorSpec
     masker: Masker = Random()
@@ -49,42 +49,11 @@ class Uni4Eye(RecipeSpec):
         if not self.gradient_weight > 0:
             raise ConfigError(f"expected a gradient weight above 0, got {self.gradient_weight}; recipe 'mae' has none.")
 
-    def build(self) -> Uni4EyeRecipe:
+    def build(self) -> OneView:
         """Make it, with fresh weights."""
-        return Uni4EyeRecipe(self)
-
-
-class Uni4EyeRecipe(Recipe):
-    """The built method."""
-
-    def __init__(self, spec: Uni4Eye) -> None:
-        super().__init__()
-        self.encoder = spec.encoder.build()
-        require(self.encoder, "drop", "uni4eye")
-        self.masker, self.targets = spec.masker, {"image": spec.image, "gradient": spec.gradient}
-        self.gradient_weight = spec.gradient_weight
-        inputs = self.encoder.contract.inputs
-        self.predictors = nn.ModuleDict()
-        for branch, target in self.targets.items():
-            values = {entry.name: target.num_values(len(entry.bands), entry.patch) for entry in inputs}
-            self.predictors[branch] = spec.predictor.build(spec.encoder.width, spec.encoder.contract, values)
-
-    def forward(self, batch: Batch, rng: SampleRng, pictures: bool = False) -> StepOutput:
-        """Run one step."""
-        batch, entry = self.encoder.prepare(batch)
-        grid = batch.grid(entry.patch)
-
-        plan = self.masker(batch, grid, rng)
-        tokens = self.encoder(batch, plan)
-        terms, branches = {}, {}
-        for branch, target in self.targets.items():
-            value, weight = target(batch, grid)
-            prediction = self.predictors[branch](tokens, plan, batch)
-            terms[branch] = masked_mean(squared(prediction, value), plan.weigh(weight, branch))
-            if pictures:
-                true = batch.image if branch == "image" else target.picture(value, batch, grid)
-                branches[branch] = (target.picture(prediction.float(), batch, grid), true)
-        loss = terms["image"] + self.gradient_weight * terms["gradient"]
-
-        shown = compose(batch, entry, plan, branches) if pictures else None
-        return StepOutput(loss, {branch: term.detach() for branch, term in terms.items()}, shown)
+        terms = {
+            "image": Term(target=self.image),
+            "gradient": Term(target=self.gradient, weight=self.gradient_weight),
+        }
+        branches = {name: Branch(predictor=self.predictor, terms={name: term}) for name, term in terms.items()}
+        return OneView("uni4eye", self.encoder.build(), masker=self.masker, branches=branches)

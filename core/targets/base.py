@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from core.batch import Batch
+from core.contract import Input
 from core.shapes import Grid
 
 
@@ -17,13 +18,20 @@ class Target(ABC):
     part_kind: ClassVar[str] = "targets"
 
     @abstractmethod
-    def num_values(self, bands: int, patch: tuple[int, ...]) -> int:
-        """P, the numbers to predict per token."""
+    def num_values(self, entry: Input) -> int:
+        """P, the numbers to predict per token of an input; with band groups, of the largest group.
+
+        Raises:
+            ConfigError: the input's patch, bands or rank do not suit this target.
+        """
 
     @abstractmethod
     def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Give value (B, N, P) float32 and weight (B, N, P) float or bool, 0 where the value rests on missing data."""
+        """Give value (B, N, P) float32 and weight (B, N, P) float or bool, 0 where the value rests on missing data.
+
+        The grid has no band groups; `core.groups.by_group` calls a target once for each.
+        """
 
     @abstractmethod
-    def picture(self, prediction: Tensor, batch: Batch, grid: Grid) -> Tensor:
-        """Turn a prediction (B, N, P) into an image (B, C, *S) that people can look at."""
+    def picture(self, prediction: Tensor, batch: Batch, grid: Grid) -> Tensor | None:
+        """Turn a prediction (B, N, P) into an image (B, C, *S) that people can look at; None = it cannot be drawn."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.batch import Batch
+from core.contract import Input
 from core.errors import ConfigError
 from core.shapes import Grid, patchify, unpatchify
 from core.targets.base import Target
@@ -39,9 +40,9 @@ class Gradient(Target):
         if self.kernel not in _KERNELS:
             raise ConfigError(f"expected a Sobel kernel of 3 or 5 voxels, got {self.kernel}.")
 
-    def num_values(self, bands: int, patch: tuple[int, ...]) -> int:
-        """One magnitude per voxel and band."""
-        return bands * Grid(patch, patch).voxels
+    def num_values(self, entry: Input) -> int:
+        """One magnitude per voxel and band, of the largest group where there are groups."""
+        return max(len(group) for group in entry.groups or (entry.bands,)) * entry.grid().voxels
 
     def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
         """Give magnitudes as patch vectors, and 1 where every neighbour was measured."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.batch import Batch
+from core.contract import Input
 from core.errors import ConfigError
 from core.shapes import Grid, patchify, unpatchify
 from core.targets.base import Target
@@ -34,9 +35,9 @@ class Pixels(Target):
         if self.variance_floor <= 0:
             raise ConfigError(f"expected a variance floor above 0, got {self.variance_floor}.")
 
-    def num_values(self, bands: int, patch: tuple[int, ...]) -> int:
-        """All voxels of all bands."""
-        return bands * Grid(patch, patch).voxels
+    def num_values(self, entry: Input) -> int:
+        """All voxels of all bands, or of the largest group."""
+        return max(len(group) for group in entry.groups or (entry.bands,)) * entry.grid().voxels
 
     def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
         """Give the patch vectors, band-major, and 1 where they were measured."""

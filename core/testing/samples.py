@@ -36,12 +36,21 @@ VOLUME = Input(
     unit="mm",
     normalisation=Normalisation(method="per_image"),
 )
-INPUTS = {entry.name: entry for entry in (SCENE, VOLUME)}
+CUBE = Input(
+    name="cube",
+    bands=tuple(f"band{number}" for number in (1, 2, 3, 6, 7, 21, 26, 27, 28, 29, 30, 31, 32, 33)),
+    patch=(8, 8),
+    size=(32, 32),
+    spacing=(1000.0, 1000.0),
+    unit="m",
+    normalisation=Normalisation(method="per_image"),
+)
+INPUTS = {entry.name: entry for entry in (SCENE, VOLUME, CUBE)}
 
 
 def encoder_spec() -> ViTSpec:
-    """Describe a tiny encoder of both inputs."""
-    return ViTSpec(contract=Contract(inputs=(SCENE, VOLUME)), width=24, depth=2, heads=2)
+    """Describe a tiny encoder of all inputs."""
+    return ViTSpec(contract=Contract(inputs=tuple(INPUTS.values())), width=24, depth=2, heads=2)
 
 
 def recipe_spec(name: str) -> RecipeSpec:
@@ -55,13 +64,16 @@ def recipe_spec(name: str) -> RecipeSpec:
 
 
 def ragged_batch(entry: Input, seed: int = 0) -> Batch:
-    """Make four samples: whole; a missing corner that cuts patches; one missing band or speckle; no data at all."""
+    """Make four samples: whole; a missing corner that cuts patches; a missing or speckled band; no data at all.
+
+    The first band of the third sample is missing altogether where there are 14 bands, and speckled elsewhere.
+    """
     draw = torch.Generator().manual_seed(seed)
     image = torch.randn(4, len(entry.bands), *entry.size, generator=draw)
     valid = torch.ones_like(image, dtype=torch.bool)
     corner = tuple(slice(0, s // 2 + 3) for s in entry.size)
     valid[1][(slice(None), *corner)] = False
-    valid[2, 0] = torch.rand(entry.size, generator=draw) > 0.3
+    valid[2, 0] = torch.rand(entry.size, generator=draw) > (1.0 if len(entry.bands) == 14 else 0.3)
     valid[3] = False
     return Batch(
         image=image,

@@ -16,7 +16,7 @@ def test_names_are_file_stems_without_interfaces_and_loaders() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["maskers", "targets", "predictors", "encoders", "recipes"])
+@pytest.mark.parametrize("kind", ["maskers", "targets", "predictors", "encoders", "fills", "teachers", "recipes"])
 def test_every_file_is_one_part_that_knows_its_kind_and_name(kind: str) -> None:
     for name in registry.names(kind):
         part = registry.get(kind, name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.batch import Batch, valid_tokens
 from core.contract import Input, Normalisation
 from core.maskers.base import Masker
-from core.plan import Plan, hide_share
+from core.plan import NO_GUIDE, Plan, hide_share
 from core.weights import read_weights
 
 
@@ -43,7 +43,10 @@ class FromNoise(Masker):
     noise: Tensor
     ratio: float
 
-    def __call__(self, batch, grid, rng) -> Plan:
+    def check(self, grid) -> None:
+        pass
+
+    def __call__(self, batch, grid, rng, guide=NO_GUIDE) -> Plan:
         return hide_share(self.noise, valid_tokens(batch, grid), self.ratio)
 
 

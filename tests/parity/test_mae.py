@@ -52,7 +52,7 @@ def pretrain(parity):
     )
     recipe = spec.build()
     weights = {f"encoder.{k}": v for k, v in encoder_weights(fixture.weights, entry).items()}
-    weights |= {f"predictor.{k}": v for k, v in predictor_weights(fixture.weights, entry).items()}
+    weights |= {f"predictors.image.{k}": v for k, v in predictor_weights(fixture.weights, entry).items()}
     placement = place(recipe, weights, source="mae_vit_normpix")
     assert not placement.missing
     assert not placement.unexpected
@@ -69,7 +69,7 @@ def test_mask_follows_the_reference_noise(pretrain):
 
 def test_target_equals_norm_pix(pretrain):
     fixture, recipe, batch, entry = pretrain
-    value, weight = recipe.target(batch, batch.grid(entry.patch))
+    value, weight = recipe.branches["image"].terms["image"].target(batch, batch.grid(entry.patch))
     theirs = fixture.io["mid.target_normed"]
     fixture.close(value, band_major(theirs.permute(2, 0, 1), entry).permute(1, 2, 0))
     assert bool((weight == 1).all())
@@ -85,7 +85,7 @@ def test_latent_prediction_and_loss(pretrain):
     theirs = fixture.io["out.latent"]
     fixture.close(tokens.prefix, theirs[:, :1])
     fixture.close(tokens.value, theirs[:, 1:].gather(1, raster[..., None].expand_as(tokens.value)))
-    prediction = recipe.predictor(tokens, plan, batch)
+    prediction = recipe.predictors["image"](tokens, plan, batch)
     fixture.close(unpatchify(prediction, grid), "out.unpatchify_pred")
     fixture.close(recipe(batch, batch.rng).loss, "out.loss")
 
@@ -96,7 +96,7 @@ def test_gradients(pretrain):
     ours = dict(recipe.named_parameters())
     for key, norm in fixture.grad_norms().items():
         (name,) = [f"encoder.{k}" for k in renamed({key: key}, ENCODER_KEYS, name="image")] or [
-            f"predictor.{k}" for k in renamed({key: key}, PREDICTOR_KEYS, name="image")
+            f"predictors.image.{k}" for k in renamed({key: key}, PREDICTOR_KEYS, name="image")
         ]
         assert grad_norms(ours[name].grad) == pytest.approx(norm, rel=1e-3), key
     assert ours["encoder.tables.image"].grad is None

@@ -62,7 +62,7 @@ def _step(fixture, recipe, batch, entry):
     plan = recipe.masker(batch, grid, batch.rng)
     tokens = recipe.encoder(batch, plan)
     given = patchify(fixture.io["in.grad_target"], entry.patch)
-    values = {"image": recipe.targets["image"](batch, grid)[0], "gradient": given}
+    values = {"image": recipe.branches["image"].terms["image"].target(batch, grid)[0], "gradient": given}
     predictions = {name: recipe.predictors[name](tokens, plan, batch) for name in values}
     loss = sum(
         masked_mean(squared(predictions[n], values[n]), plan.hide[..., None].expand_as(values[n])) for n in values

@@ -66,7 +66,7 @@ def test_picture_undoes_the_normalisation(normalise):
     target, grid = Pixels(normalise=normalise), batch.grid(ENTRY.patch)
     shown = target.picture(target(batch, grid)[0], batch, grid)
     torch.testing.assert_close(shown, batch.image, rtol=1e-5, atol=1e-4)
-    assert target.num_values(3, (4, 4)) == patchify(batch.image, (4, 4)).shape[2]
+    assert target.num_values(ENTRY) == patchify(batch.image, (4, 4)).shape[2]
 
 
 def test_a_floor_of_zero_is_refused():

@@ -12,7 +12,7 @@ from core.batch import Batch
 from core.contract import Contract, Input, Normalisation
 from core.encoders.base import Backbone, EncoderSpec, Pool, Tokens
 from core.plan import Plan
-from core.shapes import patchify
+from core.shapes import Grid, patchify
 
 _SPACE = Normalisation(method="fixed", mean=(0.5,), std=(0.25,))
 PHOTOGRAPH = Input(
@@ -50,7 +50,7 @@ class Stub(Backbone):
     def __init__(self, spec: StubSpec) -> None:
         super().__init__()
         self.spec: StubSpec = spec
-        self.num_features = spec.width
+        self.num_features, self.num_levels = spec.width, spec.depth
         self.stems = nn.ModuleDict(
             {e.name: nn.Linear(2 ** len(e.patch), spec.width) for e in spec.contract.inputs},
         )
@@ -66,7 +66,13 @@ class Stub(Backbone):
     def prepare(self, batch: Batch) -> tuple[Batch, Input]:
         return batch.normalised(), self.contract.input_for(len(batch.size), batch.bands)
 
-    def forward(self, batch: Batch, plan: Plan | None = None) -> Tokens:
+    def level_width(self, level: int) -> int:
+        return self.spec.width
+
+    def level_grid(self, level: int, grid: Grid) -> Grid:
+        return grid
+
+    def forward(self, batch: Batch, plan: Plan | None = None, **wanted: object) -> Tokens:
         entry = self.contract.input_for(len(batch.size), batch.bands)
         tokens = self.stems[entry.name](patchify(batch.image, entry.patch)) + self.class_token
         tokens = self.norm(self.dropout(torch.relu(self.blocks[0](tokens))))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from core.batch import Batch
-from core.encoders.base import EncoderSpec
+from core.encoders.base import Backbone, EncoderSpec
 from core.encoders.stub import StubSpec
 from core.losses import masked_mean, squared
 from core.recipes.base import Recipe, RecipeSpec, StepOutput
@@ -53,3 +53,9 @@ class StubRecipe(Recipe):
         if self.spec.poison and torch.isin(batch.row, torch.tensor(self.spec.poison)).any():
             loss = loss * float("nan")
         return StepOutput(loss, {"image": loss.detach()})
+
+    def updated(self) -> bool:
+        return False
+
+    def kept(self) -> Backbone:
+        return self.encoder

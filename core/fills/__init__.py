@@ -1,0 +1,1 @@
+"""Fills: what the encoder is given in place of hidden content."""

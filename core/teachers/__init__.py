@@ -1,0 +1,1 @@
+"""Teachers: networks without gradient that serve targets and maskers."""
