@@ -82,7 +82,13 @@ class Batch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {name: change(value) for name, value in given.items() if isinstance(value, Tensor)}
-        return Batch(**(given | changed))
+        return self._as_complete(Batch(**(given | changed)))
+
+    def _as_complete(self, part: Batch) -> Batch:
+        """Pass on that every voxel is measured, where that is known, to a batch with no other voxels than these."""
+        if self.__dict__.get("complete"):
+            part.__dict__["complete"] = True
+        return part
 
     @cached_property
     def complete(self) -> bool:
@@ -97,14 +103,16 @@ class Batch:
         ones = (1,) * len(self.size)
         offset, scale = (t.reshape(*t.shape, *ones) for t in (self.offset, self.scale))
         image = (self.image.to(torch.float32) - offset).mul_(scale)
-        valid = self.valid & torch.isfinite(image) if self.image.is_floating_point() else self.valid
-        return replace(
+        finite = not self.image.is_floating_point()
+        valid = self.valid if finite else self.valid & torch.isfinite(image)
+        batch = replace(
             self,
             image=image.masked_fill_(~valid, 0.0),
             valid=valid,
             offset=torch.zeros_like(self.offset),
             scale=torch.ones_like(self.scale),
         )
+        return self._as_complete(batch) if finite else batch
 
     def aligned(self, bands: BandNames) -> Batch:
         """Reorder (or select) the channels by band name.
@@ -115,7 +123,7 @@ class Batch:
         order = align(self.bands, bands)
         if order is None:
             return self
-        return replace(
+        batch = replace(
             self,
             bands=bands,
             image=self.image[:, order],
@@ -123,6 +131,7 @@ class Batch:
             offset=self.offset[:, order],
             scale=self.scale[:, order],
         )
+        return self._as_complete(batch)
 
     def grid(self, patch: tuple[int, ...]) -> Grid:
         """Lay patches over the images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -40,20 +41,35 @@ class Plan:
         hide: (B, N) bool, True = this token is to be predicted. Never an invalid token.
         score: per named loss term (B, N) weight, float or bool; a term that is absent is scored on `hide`.
         voxels: (B, 1 or C, *S) bool, True = this voxel is hidden, for masks that do not follow tokens; None = they do.
+        covered: (B, N) float, share of each hidden token that `voxels` hides; None = all of it.
     """
 
     see: Tensor
     hide: Tensor
     score: dict[str, Tensor] = field(default_factory=dict)
     voxels: Tensor | None = None
+    covered: Tensor | None = None
+
+    @cached_property
+    def seen_index(self) -> tuple[Tensor, Tensor]:
+        """Where the seen tokens are, as `visible_index` gives it; computed once for all who gather them."""
+        return visible_index(self.see)
+
+    @cached_property
+    def complete(self) -> bool:
+        """True where every token is seen or hidden, so that none of them is invalid."""
+        return bool((self.see | self.hide).all())
 
     def weigh(self, weight: Tensor, term: str, where: Where = "hide") -> Tensor:
         """Restrict a target's weight (B, N, P) to where a loss term is scored: its own tokens, or those of `where`.
 
-        Yes-or-no weights stay boolean, which keeps the loss cheap.
+        A hidden token counts as far as it is covered. Yes-or-no weights stay boolean, which keeps the loss cheap.
         """
         tokens = {"hide": self.hide, "see": self.see, "both": self.hide | self.see}[where]
-        scored = self.score.get(term, tokens)[..., None]
+        scored = self.score.get(term, tokens)
+        if self.covered is not None:
+            scored = scored * torch.where(self.hide, self.covered, 1.0)
+        scored = scored[..., None]
         both = weight.dtype == scored.dtype == torch.bool
         return weight & scored if both else weight * scored
 
@@ -68,18 +84,36 @@ def hide_share(priority: Tensor, valid: Tensor, ratio: float) -> Plan:
         valid: (B, N) bool; other tokens are neither seen nor hidden and never counted.
         ratio: hidden share, 0 to 1.
     """
-    hidden = hidden_count(valid, ratio)
+    return hide_number(priority, valid, hidden_count(valid, ratio))
+
+
+def hide_number(priority: Tensor, valid: Tensor, hidden: Tensor) -> Plan:
+    """Hide so many of each sample's valid tokens (B,), highest priority first; arguments else as `hide_share`."""
     priority = priority.repeat(1, valid.shape[1] // priority.shape[1])
-    order = torch.where(valid, priority, torch.inf).argsort(dim=1, stable=True)
-    places = torch.arange(priority.shape[1], device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, places)
+    rank = ranked(torch.where(valid, priority, torch.inf))
     see = valid & (rank < (valid.sum(dim=1) - hidden)[:, None])
     return Plan(see=see, hide=valid & ~see)
 
 
-def hidden_count(valid: Tensor, ratio: float) -> Tensor:
-    """Count how many of each sample's valid tokens (B, N) are hidden, (B,) int64; one at least stays to be seen."""
-    millionths = round(ratio * 1_000_000)  # whole numbers: 10 tokens at 0.9 must hide 9 on every device
+def ranked(score: Tensor) -> Tensor:
+    """Give each entry's place in its row when sorted, smallest = 0; equal ones in the order they stand, (B, N) int64."""
+    order = score.argsort(dim=1, stable=True)
+    places = torch.arange(score.shape[1], device=score.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def hidden_count(valid: Tensor, ratio: float | Tensor) -> Tensor:
+    """Count how many of each sample's valid tokens (B, N) are hidden, (B,) int64; one at least stays to be seen.
+
+    Args:
+        valid: (B, N) bool.
+        ratio: hidden share, 0 to 1, of all samples, or (B,) each sample's own.
+    """
+    # whole numbers: 10 tokens at 0.9 must hide 9 on every device
+    if isinstance(ratio, Tensor):
+        millionths: int | Tensor = (ratio.to(torch.float64) * 1_000_000).round().to(torch.int64)
+    else:
+        millionths = round(ratio * 1_000_000)
     counted = valid.sum(dim=1, dtype=torch.int64)
     hidden = (counted * millionths + 999_999) // 1_000_000
     return torch.minimum(hidden, (counted - 1).clamp(min=0))

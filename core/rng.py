@@ -7,6 +7,7 @@ The mixing function is splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pse
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,10 @@ def _mix_tensor(value: Tensor) -> Tensor:
     return value ^ _shift(value, 31)
 
 
+# of the few names in the code: hashing at every draw would break torch.compile's graph, and so would functools.cache
+_STREAMS: dict[int | str, int] = {}
+
+
 @dataclass(frozen=True)
 class SampleRng:
     """One independent stream of uniform numbers for each sample of a batch.
@@ -69,11 +74,13 @@ class SampleRng:
 
     def split(self, stream: int | str) -> SampleRng:
         """Derive independent keys for a named use, so that two maskers never share their noise."""
-        return SampleRng(_mix_tensor(self.keys ^ key(stream)))
+        known = _STREAMS.get(stream)
+        if known is None:
+            known = _STREAMS[stream] = key(stream)
+        return SampleRng(_mix_tensor(self.keys ^ known))
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw (B, *shape) float32 in [0, 1), 24 random bits each; calling again gives the same numbers."""
-        count = int(np.prod(shape)) if shape else 1
-        counter = torch.arange(count, dtype=torch.int64, device=self.keys.device) * _signed(_GOLDEN)
+        counter = torch.arange(math.prod(shape), dtype=torch.int64, device=self.keys.device) * _signed(_GOLDEN)
         bits = _mix_tensor(_mix_tensor(self.keys[:, None]) + counter)
         return (_shift(bits, 40).to(torch.float32) / (1 << 24)).reshape(len(self.keys), *shape)

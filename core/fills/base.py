@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from core.batch import Batch
+from core.contract import Input
 from core.encoders.base import Ability
 from core.plan import Plan
 from core.rng import SampleRng
@@ -22,6 +23,14 @@ class Fill(ABC):
 
     part_kind: ClassVar[str] = "fills"
     ability: ClassVar[Ability]
+
+    @abstractmethod
+    def check(self, entry: Input) -> None:
+        """Refuse an input that it cannot fill, when a recipe is built: what it needs must be there.
+
+        Raises:
+            ConfigError: such as a file that is missing, or that is not for these bands and this patch.
+        """
 
     @abstractmethod
     def __call__(self, batch: Batch, plan: Plan, grid: Grid, rng: SampleRng) -> Batch:

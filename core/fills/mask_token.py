@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.batch import Batch
+from core.contract import Input
 from core.encoders.base import Ability
 from core.errors import ConfigError
 from core.fills.base import Fill
@@ -28,6 +29,9 @@ class MaskToken(Fill):
     def __post_init__(self) -> None:
         if self.stage < 0:
             raise ConfigError(f"expected a stage of 0 or more for the mask token, got {self.stage}.")
+
+    def check(self, entry: Input) -> None:
+        """Nothing: it fills any input."""
 
     def __call__(self, batch: Batch, plan: Plan, grid: Grid, rng: SampleRng) -> Batch:
         """Give the batch as it is; the encoder puts the token where the plan hides."""

@@ -28,8 +28,12 @@ class Masker(ABC):
     ratio: float
 
     @abstractmethod
-    def check(self, grid: Grid) -> None:
+    def check(self, grid: Grid, spacing: tuple[float, ...]) -> None:
         """Refuse a grid on which it cannot work as meant, when a recipe is built; `core.plan.check_grid` at least.
+
+        Args:
+            grid: of the input.
+            spacing: nominal spacing of the input, array order, in its unit per voxel; a sample's own may differ.
 
         Raises:
             ConfigError: such as a box that is smaller than a token.

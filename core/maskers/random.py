@@ -26,7 +26,7 @@ class Random(Masker):
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
 
-    def check(self, grid: Grid) -> None:
+    def check(self, grid: Grid, spacing: tuple[float, ...]) -> None:
         """Refuse a grid of one token."""
         check_grid(grid)
 

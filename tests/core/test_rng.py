@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from core.rng import SampleRng, key, numpy_rng
+from core.rng import SampleRng, _mix_tensor, key, numpy_rng
 
 
 def _rng(count: int) -> SampleRng:
@@ -47,3 +48,28 @@ def test_streams_are_independent():
 def test_numpy_generator_is_a_function_of_its_parts():
     assert numpy_rng(1, "crop", 5).random() == numpy_rng(1, "crop", 5).random()
     assert len({numpy_rng(1, "crop", i).random() for i in range(200)}) == 200
+
+
+def test_drawing_nothing_and_a_single_number_have_their_shapes():
+    assert _rng(3).uniform(0).shape == (3, 0)
+    assert _rng(3).uniform().shape == (3,)
+
+
+def test_a_stream_is_hashed_once_and_stays_the_hash_of_its_name(monkeypatch):
+    rng = _rng(3)
+    first = rng.split("hashed once").keys
+    monkeypatch.setattr("core.rng.key", lambda *parts: pytest.fail("hashed again"))
+    assert torch.equal(rng.split("hashed once").keys, first)
+    monkeypatch.undo()
+    assert torch.equal(first, _mix_tensor(rng.keys ^ key("hashed once")))
+
+
+@pytest.mark.slow
+def test_drawing_from_a_known_stream_breaks_no_compiled_graph():
+    keys = _rng(3).keys
+
+    def draw(keys: torch.Tensor) -> torch.Tensor:
+        return SampleRng(keys).split("compiled").uniform(4, 2)
+
+    expected = draw(keys)
+    assert torch.equal(torch.compile(draw, backend="eager", fullgraph=True)(keys), expected)
