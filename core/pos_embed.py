@@ -57,7 +57,7 @@ def grid_positions(grid: Grid, width: int, scale: Tensor | None = None, origin: 
         shape = [batch, *(1 for _ in grid.tokens), channels]
         shape[1 + axis] = grid.tokens[axis]
         parts.append(code.reshape(shape).expand(batch, *grid.tokens, channels))
-    return torch.cat(parts, dim=-1).reshape(batch, grid.num_tokens, width)
+    return torch.cat(parts, dim=-1).reshape(batch, grid.num_places, width)
 
 
 def batch_positions(batch: Batch, entry: Input, grid: Grid, width: int) -> Tensor:
@@ -75,7 +75,7 @@ def resample_table(table: Tensor, have: tuple[int, ...], want: tuple[int, ...]) 
     """
     if have == want:
         return table
-    count = Grid(have, have).num_tokens
+    count = Grid(have, have).num_places
     prefix, body = table[:, : table.shape[1] - count], table[:, table.shape[1] - count :]
     if body.shape[1] != count or len(have) != len(want):
         raise ShapeError(f"expected a table for {have} tokens to be resampled to {want}, got {tuple(table.shape)}.")

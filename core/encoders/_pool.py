@@ -7,8 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from core.encoders.base import Pool
+from core.batch import Batch
+from core.encoders.base import Backbone, Pool
 from core.errors import ConfigError
+
+
+def summarised(encoder: Backbone, norm: Callable[[Tensor], Tensor], batch: Batch, pool: Pool) -> Tensor:
+    """Summarise a prepared batch by the tokens of an encoder's last level, before its last norm; errors as `pooled`."""
+    last = encoder(batch, levels=(encoder.num_levels,)).levels[encoder.num_levels]
+    class_token = last.prefix[:, 0] if last.prefix.shape[1] else None
+    return pooled(pool, last.value, last.ok, class_token, norm)
 
 
 def pooled(

@@ -36,11 +36,12 @@ class Tokens:
     """What an encoder returns.
 
     Attributes:
-        value: (B, V, D) patch tokens in raster order of what was seen, band groups one after another; V = N when nothing
-            was dropped.
+        value: (B, V, D) patch tokens in raster order, band groups one after another.
         ok: (B, V) bool, True = a real, valid token; None = all are.
         prefix: (B, R, D) tokens without a place, such as the class token; R may be 0.
         grid: the grid that the tokens lie on; coarser than the plan's where an encoder merges tokens.
+        full_grid: True = `value` has one slot for every token of `grid`; False = for each sample those of `plan.see`, then
+            padded slots that are not ok. V does not tell: the longest sample of a batch may see all it has.
         levels: the tokens after the inner stages that were asked for, by their number; before any last norm.
         attention: (B, heads, V) of the class token over patch tokens in the last block, softmax, where it was asked for.
     """
@@ -49,6 +50,7 @@ class Tokens:
     ok: Tensor | None
     prefix: Tensor
     grid: Grid
+    full_grid: bool
     levels: dict[int, Tokens] = field(default_factory=dict)
     attention: Tensor | None = None
 

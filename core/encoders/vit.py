@@ -10,14 +10,14 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from core.batch import Batch, valid_tokens
+from core.batch import Batch
 from core.contract import Contract, Input
-from core.encoders._pool import pooled
-from core.encoders._prepare import prepared
+from core.encoders._pool import summarised
+from core.encoders._prepare import prepared, reading
 from core.encoders.base import Ability, Backbone, EncoderSpec, Pool, Tokens
 from core.errors import ConfigError
 from core.patch_embed import patch_embed
-from core.plan import Plan, visible_index
+from core.plan import Plan
 from core.pos_embed import batch_positions, grid_positions, resample_table
 from core.shapes import Grid
 
@@ -111,49 +111,44 @@ class ViT(Backbone):
         levels: tuple[int, ...] = (),
         attention: bool = False,
     ) -> Tokens:
-        """Encode; hidden and invalid patches are never read, nor are the padded slots of ragged samples."""
+        """Encode; hidden and invalid patches are never read, nor are the padded slots of ragged samples.
+
+        Raises:
+            ConfigError: attention of a class token that it lacks.
+        """
+        if attention and self.class_token is None:
+            raise ConfigError(
+                "expected an encoder with a class token for attention: set --recipe.encoder.class_token=true."
+            )
         entry = self.contract.input_for(len(batch.size), batch.bands)
         grid = entry.grid(batch.size)
-        index, ok, hidden = None, valid_tokens(batch, grid), None
-        if plan is not None and mask_token is None:
-            index, ok = visible_index(plan.see)
-        elif plan is not None:
-            ok, hidden = plan.see | plan.hide, plan.hide
-        whole = bool(ok.all())
+        read = reading(batch, grid, plan, mask_token, stage)
+        index, ok, count = read.index, read.ok, int(self.spec.class_token)
         prefix_position, position = self._positions(entry, grid, batch)
-        tokens = self.stems[entry.name](batch, index)
-        if hidden is not None and mask_token is not None and stage == 0:
-            tokens = torch.where(hidden[..., None], mask_token.to(tokens.dtype), tokens)
+        tokens = read.replaced(self.stems[entry.name](batch, index), 0, level=0)
         if index is not None:
             position = position.expand(len(batch), -1, -1)
             position = position.gather(1, index[..., None].expand(-1, -1, position.shape[2]))
         tokens = tokens + position
-        if not whole:
+        if ok is not None:
             tokens = torch.where(ok[..., None], tokens, 0.0)  # a padded slot holds nothing, not a hidden patch
         if self.class_token is not None:
             head = (self.class_token + prefix_position).expand(len(batch), -1, -1)
             tokens = torch.cat([head.to(tokens.dtype), tokens], dim=1)
 
-        ok_or_none, count = None if whole else ok, tokens.shape[1] - ok.shape[1]
-        keys = key_mask(ok_or_none, count)
-        inner, seen = {}, None
+        keys, inner, seen = key_mask(ok, count), {}, None
         for number, block in enumerate(self.blocks, start=1):
             if attention and number == len(self.blocks):
                 seen = class_attention(block, tokens, keys)[..., count:]
-            tokens = block(tokens, attn_mask=keys)
-            if hidden is not None and mask_token is not None and stage == number:
-                patches = torch.where(hidden[..., None], mask_token.to(tokens.dtype), tokens[:, count:])
-                tokens = torch.cat([tokens[:, :count], patches], dim=1)
+            tokens = read.replaced(block(tokens, attn_mask=keys), count, level=number)
             if number in levels:
-                inner[number] = Tokens(tokens[:, count:], ok_or_none, tokens[:, :count], grid)
+                inner[number] = Tokens(tokens[:, count:], ok, tokens[:, :count], grid, index is None)
         normed = self.norm(tokens)
-        return Tokens(normed[:, count:], ok_or_none, normed[:, :count], grid, inner, seen)
+        return Tokens(normed[:, count:], ok, normed[:, :count], grid, index is None, inner, seen)
 
     def features(self, batch: Batch, pool: Pool) -> Tensor:
         """Summarise as (B, D), or (B, 2 D); the pools are explained at `Pool`, errors at `core.encoders._pool.pooled`."""
-        last = self(batch, levels=(len(self.blocks),)).levels[len(self.blocks)]
-        class_token = None if self.class_token is None else last.prefix[:, 0]
-        return pooled(pool, last.value, last.ok, class_token, self.norm)
+        return summarised(self, self.norm, batch, pool)
 
     def _positions(self, entry: Input, grid: Grid, batch: Batch) -> tuple[Tensor | float, Tensor]:
         """Of the prefix and of every token, (1 or B, N, D)."""

@@ -58,6 +58,8 @@ def test_no_prefix_and_everything_missing_stays_finite():
     assert bool((features[3] == 0).all())
     with pytest.raises(ConfigError, match="class token for pool='cls'"):
         encoder.features(batch, "cls")
+    with pytest.raises(ConfigError, match="class token for attention"):
+        encoder(batch, attention=True)
 
 
 @pytest.mark.parametrize("entry", [SCENE, VOLUME])
