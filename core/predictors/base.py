@@ -15,6 +15,16 @@ class PredictorSpec(ABC):
 
     part_kind: ClassVar[str] = "predictors"
 
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether it reads hidden tokens as the encoder returned them, and has nothing to say of those that were left out."""
+        return False
+
+    @property
+    def scale(self) -> float:
+        """Tokens that it predicts over tokens of the plan along an axis: 1, unless it says otherwise."""
+        return 1.0
+
     @abstractmethod
     def levels(self, num_levels: int) -> tuple[int, ...]:
         """Name the inner stages whose tokens it reads, of an encoder with that many; usually none."""

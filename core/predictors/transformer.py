@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from core.batch import Batch
 from core.encoders.base import Backbone, Tokens
 from core.encoders.vit import LAYER_NORM, init_linear, make_blocks, run_blocks
-from core.errors import ConfigError
 from core.plan import Plan, spread
 from core.pos_embed import batch_positions, grid_positions
+from core.predictors._checks import check_apart, check_width
 from core.predictors.base import PredictorSpec
 from core.shapes import Grid
 
@@ -39,11 +39,7 @@ class TransformerSpec(PredictorSpec):
     tables: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or self.width % 2 or self.depth < 1:
-            raise ConfigError(
-                f"expected an even predictor width that the heads divide and depth >= 1, "
-                f"got width {self.width}, {self.heads} heads, depth {self.depth}."
-            )
+        check_width(self.width, self.heads, self.depth)
 
     def levels(self, num_levels: int) -> tuple[int, ...]:
         """None: it reads what the encoder returns."""
@@ -63,17 +59,13 @@ class TransformerPredictor(nn.Module):
 
     def __init__(self, spec: TransformerSpec, encoder: Backbone, num_values: dict[str, int]) -> None:
         super().__init__()
+        check_apart(encoder)
         self.spec, self.contract = spec, encoder.contract
         self.embed = nn.Linear(encoder.num_features, spec.width)
         self.mask_token = nn.Parameter(torch.randn(1, 1, spec.width) * 0.02)
         self.tables, self.groups, self.heads = nn.ParameterDict(), nn.ParameterDict(), nn.ModuleDict()
         for entry in self.contract.inputs:
             grid = entry.grid()
-            if encoder.level_grid(encoder.num_levels, grid) != grid:
-                raise ConfigError(
-                    f"expected an encoder that keeps its tokens apart, got {type(encoder).__name__}, which merges them: "
-                    "choose the predictor 'linear' or 'u_decoder'."
-                )
             if entry.name in spec.tables:
                 places = grid_positions(Grid(spec.tables[entry.name], entry.patch), spec.width)
                 table = torch.cat([torch.zeros_like(places[:, :1]), places.repeat(1, grid.num_groups, 1)], 1)
@@ -93,7 +85,7 @@ class TransformerPredictor(nn.Module):
         entry = self.contract.input_for(len(batch.size), batch.bands)
         prefix, full = self.embed(tokens.prefix), self.embed(tokens.value)
         blank = self.mask_token.to(full.dtype)
-        if full.shape[1] == plan.see.shape[1]:  # the encoder kept every token: what it made of hidden ones is not read
+        if tokens.full_grid:  # the encoder kept every token: what it made of hidden ones is not read
             full = torch.where(plan.see[..., None], full, blank)
         else:
             full = spread(full, plan.see, blank)

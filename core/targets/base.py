@@ -13,9 +13,20 @@ from core.shapes import Grid
 
 
 class Target(ABC):
-    """A pure function of the clean, prepared batch; nothing learns here."""
+    """A pure function of the clean, prepared batch; nothing learns here.
+
+    Attributes:
+        is_code: the value is one code per token, (B, N, 1), and `num_values` counts the logits that are scored against it by
+            cross-entropy; else values are numbers, as many as are predicted.
+    """
 
     part_kind: ClassVar[str] = "targets"
+    is_code: ClassVar[bool] = False
+
+    @property
+    def detail(self) -> int:
+        """How many times the size of the encoder's input the batch is that it is called with: 1, unless it says otherwise."""
+        return 1
 
     @abstractmethod
     def num_values(self, entry: Input) -> int:

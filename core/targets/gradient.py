@@ -13,11 +13,12 @@ from core.batch import Batch
 from core.contract import Input
 from core.errors import ConfigError
 from core.shapes import Grid, patchify, unpatchify
+from core.targets._eroded import eroded
 from core.targets.base import Target
 
 # derivative and smoothing of a separable Sobel filter; normalised below so that a unit ramp has gradient 1
 _KERNELS = {3: ([-1.0, 0.0, 1.0], [1.0, 2.0, 1.0]), 5: ([-1.0, -2.0, 0.0, 2.0, 1.0], [1.0, 4.0, 6.0, 4.0, 1.0])}
-_FLOOR = 1e-3  # smallest root mean square that is divided by, in the value space per unit of length
+_FLOOR = 1e-3  # smallest root mean square that is divided by, in the value space per finest edge of a voxel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,11 @@ class Gradient(Target):
         return unpatchify(prediction, grid)
 
     def _map(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        value = gradient_magnitude(batch.image, batch.spacing, self.kernel)
-        solid = batch.valid if batch.complete else _eroded(batch.valid, self.kernel // 2)
+        spacing = batch.spacing
+        if self.normalise == "per_sample":  # proportions alone count: no floor depends on whether lengths are mm or km
+            spacing = spacing / spacing.amin(dim=1, keepdim=True)
+        value = gradient_magnitude(batch.image, spacing, self.kernel)
+        solid = batch.valid if batch.complete else eroded(batch.valid, self.kernel // 2)
         if self.normalise == "per_sample":
             axes = tuple(range(2, value.ndim))
             mean_square = (value.square() * solid).sum(axes, keepdim=True) / solid.sum(axes, keepdim=True).clamp(
@@ -98,9 +102,3 @@ def uni4eye_gradient_map(image: Tensor) -> Tensor:
     """
     parts = [sobel(image.to(torch.float32), axis, 5).round().abs().clamp(max=255.0) for axis in (1, 0)]
     return (0.5 * parts[0] + 0.5 * parts[1]).round().clamp(max=255.0).to(torch.uint8)
-
-
-def _eroded(valid: Tensor, reach: int) -> Tensor:
-    """True where the whole neighbourhood is valid; outside the image counts as valid."""
-    pool = functional.max_pool2d if valid.ndim == 4 else functional.max_pool3d
-    return pool((~valid).to(torch.float32), kernel_size=2 * reach + 1, stride=1, padding=reach) == 0.0

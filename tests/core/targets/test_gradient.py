@@ -61,6 +61,18 @@ def test_no_weight_beside_missing_data(entry):
     assert bool((unpatchify(value, grid)[0, 0][near] == 0).all())
 
 
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1000.0])
+def test_the_unit_of_length_changes_nothing_of_a_normalised_map(length):
+    image = torch.randn(2, 1, *SOLID.size)
+    maps = []
+    for unit in (1.0, length):
+        batch = make_batch(image, SOLID)
+        batch.spacing.copy_(torch.tensor([5.0, 1.0, 2.0]) * unit)
+        maps.append(Gradient()(batch, batch.grid(SOLID.patch))[0])
+    torch.testing.assert_close(*maps)
+    assert abs(float(maps[1].square().mean()) - 1.0) < 1e-4
+
+
 def test_both_modalities_have_unit_mean_square():
     for entry, contrast in ((FLAT, 0.01), (SOLID, 100.0)):
         batch = make_batch(torch.randn(3, len(entry.bands), *entry.size) * max(contrast, 0.1), entry)
