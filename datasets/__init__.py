@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datasets.loader import TileLoader, whole_batches
     from datasets.manifest import Manifest, split_groups
     from datasets.readers import open_image
+    from datasets.reports import Reports, train_tokenizer, with_reports
     from datasets.sample import StreamSpec
     from datasets.samplers import Order, Schedule
     from datasets.synthetic import ct_set, sample_set, scene_set, slide_set
@@ -27,6 +28,7 @@ __all__ = [
     "LazyImage",
     "Manifest",
     "Order",
+    "Reports",
     "Schedule",
     "StreamSpec",
     "TileDataset",
@@ -38,7 +40,9 @@ __all__ = [
     "scene_set",
     "slide_set",
     "split_groups",
+    "train_tokenizer",
     "whole_batches",
+    "with_reports",
     "write_image",
 ]
 
@@ -46,6 +50,7 @@ _HOME = {
     "LazyImage": "image",
     "Manifest": "manifest",
     "Order": "samplers",
+    "Reports": "reports",
     "Schedule": "samplers",
     "StreamSpec": "sample",
     "TileDataset": "tiles",
@@ -57,7 +62,9 @@ _HOME = {
     "scene_set": "synthetic",
     "slide_set": "synthetic",
     "split_groups": "manifest",
+    "train_tokenizer": "reports",
     "whole_batches": "loader",
+    "with_reports": "reports",
     "write_image": "writers",
 }
 

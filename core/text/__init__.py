@@ -1,0 +1,1 @@
+"""Text of reports: what a vocabulary says about its pieces, which words are hidden, and a network that fills them in."""
