@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from core.contract import Contract, Input, Normalisation
     from core.encoders.load import Encoder, load_encoder
     from core.errors import HalfseenError
+    from core.recipes._facts import list_recipes
     from core.shapes import Grid, patchify, unpatchify
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOME = {
     "HalfseenError": "core.errors",
     "Input": "core.contract",
     "Normalisation": "core.contract",
+    "list_recipes": "core.recipes._facts",
     "load_encoder": "core.encoders.load",
     "patchify": "core.shapes",
     "unpatchify": "core.shapes",
@@ -38,6 +40,7 @@ __all__ = [
     "HalfseenError",
     "Input",
     "Normalisation",
+    "list_recipes",
     "load_encoder",
     "patchify",
     "unpatchify",

@@ -6,7 +6,7 @@ A recipe that fits this shape is its parts and nothing else; one that does not h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,12 +19,13 @@ from core.fills.base import Fill
 from core.fills.drop import Drop
 from core.fills.mask_token import MaskToken
 from core.groups import by_group
-from core.losses import masked_mean, squared
+from core.losses import cross_entropy, masked_mean, squared
 from core.maskers.base import Masker
 from core.pictures import compose
-from core.plan import Guide, Plan, Where
+from core.plan import Plan, Where
 from core.predictors.base import PredictorSpec
-from core.recipes.base import Recipe, StepOutput, checked
+from core.recipes._suited import on_plan, predicts_hidden, suited
+from core.recipes.base import Recipe, StepOutput, checked, hinted
 from core.rng import SampleRng
 from core.shapes import Grid
 from core.targets.base import Target
@@ -35,12 +36,24 @@ Error = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One loss: what is compared, how, where, and how much it counts."""
+    """One loss: what is compared, how, where, and how much it counts.
+
+    Attributes:
+        target: what is compared.
+        error: how; None = by cross-entropy where the target gives codes, else by squared error.
+        where: at which tokens.
+        weight: beside the other terms.
+    """
 
     target: Target
-    error: Error = squared
+    error: Error | None = None
     where: Where = "hide"
     weight: float = 1.0
+
+    @property
+    def compare(self) -> Error:
+        """The error, resolved."""
+        return self.error or (cross_entropy if self.target.is_code else squared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +70,7 @@ class OneView(Recipe):
     Attributes:
         masker: what is hidden.
         fill: what the encoder is given instead.
-        terms: every loss of every branch, by name.
+        branches: what is predicted together and scored, with targets as they suit the inputs.
         predictors: one for each branch.
         mask_token: the learned token of a `mask_token` fill.
     """
@@ -66,18 +79,33 @@ class OneView(Recipe):
         self, name: str, encoder: Backbone, *, masker: Masker, fill: Fill = DROP, branches: dict[str, Branch]
     ) -> None:
         super().__init__()
-        self.encoder = checked(encoder, name, frozenset({fill.ability}), masker)
-        if masker.hint is not None:
-            raise ConfigError(f"recipe '{name}' has no network that gives the hint '{masker.hint}' of its masker.")
-        self.masker, self.fill, self.branches = masker, fill, branches
+        self.encoder = checked(encoder, name, frozenset({fill.ability}), masker, fill)
+        self.masker, self.fill = hinted(masker, name), fill
+        self.branches = {branch: self._suited(name, parts) for branch, parts in branches.items()}
         self.mask_token = fresh_mask_token(encoder, fill)
         self.predictors = nn.ModuleDict()
-        for branch, parts in branches.items():
+        for branch, parts in self.branches.items():
             values = {
                 e.name: sum(t.target.num_values(e) for t in parts.terms.values()) for e in encoder.contract.inputs
             }
             self.predictors[branch] = parts.predictor.build(encoder, values)
         self.levels = inner_levels(encoder, *(parts.predictor for parts in branches.values()))
+
+    def _suited(self, name: str, branch: Branch) -> Branch:
+        """Give a branch with targets that suit the encoder's inputs.
+
+        Raises:
+            ConfigError: a target or the predictor does not suit the recipe.
+        """
+        if self.fill.ability == "drop" and any(term.where != "see" for term in branch.terms.values()):
+            predicts_hidden(branch.predictor, name)
+        on_plan(branch.predictor, name, self.fill.stage if isinstance(self.fill, MaskToken) else 0)
+        terms = {}
+        for label, term in branch.terms.items():
+            codes = term.error in (None, cross_entropy)
+            target = suited(term.target, name, self.encoder.contract, detail=self.detail, codes=codes)
+            terms[label] = replace(term, target=target)
+        return replace(branch, terms=terms)
 
     def forward(self, batch: Batch, rng: SampleRng, pictures: bool = False) -> StepOutput:
         """Run one step."""
@@ -94,24 +122,12 @@ class OneView(Recipe):
             widths = [term.target.num_values(entry) for term in parts.terms.values()]
             for (name, term), own in zip(parts.terms.items(), prediction.split(widths, dim=2), strict=True):
                 value, weight = by_group(term.target, batch, grid)
-                terms[name] = masked_mean(term.error(own, value), plan.weigh(weight, name, term.where))
+                terms[name] = masked_mean(term.compare(own, value), plan.weigh(weight, name, term.where))
                 loss = loss + term.weight * terms[name]
                 if pictures:
                     drawn |= draw(name, term.target, own, value, batch, grid)
         shown_to_people = compose(batch, entry, plan, drawn) if pictures else None
         return StepOutput(loss, {name: term.detach() for name, term in terms.items()}, shown_to_people)
-
-    def guide(self) -> Guide:
-        """Say how far the training is; in evaluation 0, so that masks are fixed."""
-        return Guide(progress=self.progress if self.training else torch.zeros_like(self.progress))
-
-    def updated(self) -> bool:
-        """Nothing follows."""
-        return False
-
-    def kept(self) -> Backbone:
-        """The encoder."""
-        return self.encoder
 
 
 def fresh_mask_token(encoder: Backbone, fill: Fill) -> nn.Parameter | None:

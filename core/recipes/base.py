@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from core.batch import Batch
 from core.encoders.base import Ability, Backbone, EncoderSpec
 from core.errors import ConfigError
-from core.maskers.base import Masker
+from core.fills.base import Fill
+from core.maskers.base import Hint, Masker
 from core.pictures import Pictures
+from core.plan import Guide
 from core.rng import SampleRng
 
 
@@ -38,7 +40,8 @@ class Recipe(nn.Module, ABC):
     Attributes:
         encoder: what learns; batches are prepared by it.
         detail: crops are loaded at this many times the size of the encoder's input, for targets that are finer than it.
-        progress: scalar buffer, share of the training that is done before this step, 0 to 1.
+        progress: scalar buffer, share of the training that is done, 0 to 1: in `forward` before this step, in `updated`
+            with it.
     """
 
     encoder: Backbone
@@ -53,13 +56,24 @@ class Recipe(nn.Module, ABC):
     def forward(self, batch: Batch, rng: SampleRng, pictures: bool = False) -> StepOutput:
         """Run one step on a batch as it left the loader; `rng` decides every draw, so a step can be replayed."""
 
-    @abstractmethod
     def updated(self) -> bool:
-        """Let teachers follow after an update of the weights; True = the optimiser must forget its moments."""
+        """Let teachers follow after an update of the weights; True = the optimiser must forget its moments.
 
-    @abstractmethod
+        Nothing follows where a recipe says nothing else.
+        """
+        return False
+
     def kept(self) -> Backbone:
-        """Give the encoder that is exported after training: usually `encoder`, a teacher's where that is the better one."""
+        """Give the encoder that is exported after training: `encoder`, or a teacher's where that is the better one."""
+        return self.encoder
+
+    def reached(self) -> Tensor:
+        """Give the share of the training that is done; in evaluation 0, so that what follows from it is fixed."""
+        return self.progress if self.training else torch.zeros_like(self.progress)
+
+    def guide(self, hint: Tensor | None = None) -> Guide:
+        """Tell a masker how far the training is, and pass on a hint (B, N)."""
+        return Guide(hint=hint, progress=self.reached())
 
 
 class RecipeSpec(ABC):
@@ -78,6 +92,11 @@ class RecipeSpec(ABC):
     needs: ClassVar[frozenset[Ability]]
     encoder: EncoderSpec
 
+    @property
+    def detail(self) -> int:
+        """How many times the size of the encoder's input crops are loaded at: 1, unless a target is finer."""
+        return 1
+
     @abstractmethod
     def build(self) -> Recipe:
         """Make it, with fresh weights from torch's current generator.
@@ -87,8 +106,8 @@ class RecipeSpec(ABC):
         """
 
 
-def checked(encoder: Backbone, recipe: str, needs: frozenset[Ability], *maskers: Masker) -> Backbone:
-    """Give the encoder back, or refuse it when a method needs what it cannot do, or a masker cannot work on its grids.
+def checked(encoder: Backbone, recipe: str, needs: frozenset[Ability], *parts: Masker | Fill) -> Backbone:
+    """Give the encoder back, or refuse it when a method needs what it cannot do, or a masker or fill does not suit its inputs.
 
     Raises:
         ConfigError: when the recipe is built, not at its first step.
@@ -99,7 +118,24 @@ def checked(encoder: Backbone, recipe: str, needs: frozenset[Ability], *maskers:
             f"recipe '{recipe}' needs an encoder with the ability {' and '.join(map(repr, missing))}, got "
             f"{type(encoder).__name__} with {sorted(encoder.abilities)}: choose another encoder or another recipe."
         )
-    for masker in maskers:
+    for part in parts:
         for entry in encoder.contract.inputs:
-            masker.check(entry.grid())
+            if isinstance(part, Fill):
+                part.check(entry)
+            else:
+                part.check(entry.grid(), entry.spacing)
     return encoder
+
+
+def hinted(masker: Masker, recipe: str, *given: Hint) -> Masker:
+    """Give a masker back, or refuse it when it needs a hint that the recipe's networks do not give.
+
+    Raises:
+        ConfigError: when the recipe is built, not at its first step.
+    """
+    if masker.hint not in (None, *given):
+        raise ConfigError(
+            f"recipe '{recipe}' has no network that gives the hint '{masker.hint}' of its masker: choose another masker, "
+            "such as 'random', or a recipe that gives it."
+        )
+    return masker

@@ -35,7 +35,7 @@ class Uni4Eye(RecipeSpec):
     """
 
     paper: ClassVar[str] = "Cai et al. 2022, arXiv 2203.04614"
-    cost: ClassVar[float] = 1.57
+    cost: ClassVar[float] = 1.56
     needs: ClassVar[frozenset[Ability]] = frozenset({"drop"})
 
     encoder: EncoderSpec

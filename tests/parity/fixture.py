@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.batch import Batch, valid_tokens
-from core.contract import Input, Normalisation
+from core.contract import Contract, Input, Normalisation
+from core.encoders.vit import ViTSpec
+from core.layouts.mae import ENCODER_KEYS, PREDICTOR_KEYS, renamed
 from core.maskers.base import Masker
 from core.plan import NO_GUIDE, Plan, hide_share
-from core.weights import read_weights
+from core.predictors.transformer import TransformerSpec
+from core.weights import Placement, place, read_weights
 
 
 class Fixture:
@@ -43,7 +48,7 @@ class FromNoise(Masker):
     noise: Tensor
     ratio: float
 
-    def check(self, grid) -> None:
+    def check(self, grid, spacing) -> None:
         pass
 
     def __call__(self, batch, grid, rng, guide=NO_GUIDE) -> Plan:
@@ -53,6 +58,51 @@ class FromNoise(Masker):
 def grad_norms(gradient: Tensor) -> float:
     """Give the float64 L2 norm."""
     return float(gradient.double().norm())
+
+
+def placed(module: nn.Module, weights: Mapping[str, Tensor]) -> Placement:
+    """Put renamed weights of a reference into a module of ours: each finds its place, and no place stays empty."""
+    placement = place(module, weights, source="the reference")
+    assert not placement.missing
+    assert not placement.unexpected
+    return placement
+
+
+def vit_spec(config: dict[str, Any], entry: Input, **options: Any) -> ViTSpec:
+    """Describe the encoder of MAE's descendants by their configuration, with the stored table of positions."""
+    return ViTSpec(
+        contract=Contract(inputs=(entry,)),
+        width=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        tables={entry.name: entry.grid().tokens},
+        **options,
+    )
+
+
+def transformer_spec(config: dict[str, Any], entry: Input) -> TransformerSpec:
+    """Describe the decoder that belongs to it."""
+    return TransformerSpec(
+        width=config["decoder_embed_dim"],
+        depth=config["decoder_depth"],
+        heads=config["decoder_num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        tables={entry.name: entry.grid().tokens},
+    )
+
+
+def mae_name(key: str, entry: Input, predictor: str) -> str | None:
+    """Give our name of one of MAE's parameters; None = it is none of them."""
+    found = [f"encoder.{name}" for name in renamed({key: key}, ENCODER_KEYS, name=entry.name)]
+    found += [f"{predictor}.{name}" for name in renamed({key: key}, PREDICTOR_KEYS, name=entry.name)]
+    return found[0] if found else None
+
+
+def in_raster(theirs: Tensor, noise: Tensor) -> Tensor:
+    """Put the tokens (B, V, D) that a reference kept, lowest noise first, in the order of the image."""
+    raster = noise.argsort(1)[:, : theirs.shape[1]].argsort(1)
+    return theirs.gather(1, raster[..., None].expand_as(theirs))
 
 
 def make_input(name: str, bands: int, patch: tuple[int, ...], size: tuple[int, ...]) -> Input:

@@ -7,31 +7,27 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.contract import Contract, Input
-from core.encoders.vit import ViTSpec
-from core.layouts.mae import ENCODER_KEYS, PREDICTOR_KEYS, band_major, encoder_weights, predictor_weights, renamed
+from core.layouts.mae import ENCODER_KEYS, band_major, encoder_weights, predictor_weights, renamed
 from core.plan import hide_share
 from core.pos_embed import grid_positions, resample_table
-from core.predictors.transformer import TransformerSpec
 from core.recipes.mae import Mae
 from core.shapes import Grid, patchify, unpatchify
 from core.targets.pixels import Pixels
 from core.weights import place
-from tests.parity.fixture import Fixture, FromNoise, grad_norms, make_batch, make_input
+from tests.parity.fixture import (
+    Fixture,
+    FromNoise,
+    grad_norms,
+    in_raster,
+    mae_name,
+    make_batch,
+    make_input,
+    placed,
+    transformer_spec,
+    vit_spec,
+)
 
 pytestmark = pytest.mark.parity
-
-
-def _spec(config: dict, entry: Input) -> ViTSpec:
-    tokens = tuple(s // p for s, p in zip(entry.size, entry.patch, strict=True))
-    return ViTSpec(
-        contract=Contract(inputs=(entry,)),
-        width=config["embed_dim"],
-        depth=config["depth"],
-        heads=config["num_heads"],
-        tables={entry.name: tokens},
-        train_tables="global_pool" in config,
-    )
 
 
 @pytest.fixture
@@ -40,22 +36,15 @@ def pretrain(parity):
     c = fixture.config
     entry = make_input("image", c["in_chans"], (c["patch_size"],) * 2, (c["img_size"],) * 2)
     spec = Mae(
-        encoder=_spec(c, entry),
-        predictor=TransformerSpec(
-            width=c["decoder_embed_dim"],
-            depth=c["decoder_depth"],
-            heads=c["decoder_num_heads"],
-            tables={entry.name: (8, 8)},
-        ),
+        encoder=vit_spec(c, entry),
+        predictor=transformer_spec(c, entry),
         masker=FromNoise(noise=fixture.io["in.noise"], ratio=c["mask_ratio"]),
         target=Pixels(normalise="joint"),
     )
     recipe = spec.build()
     weights = {f"encoder.{k}": v for k, v in encoder_weights(fixture.weights, entry).items()}
     weights |= {f"predictors.image.{k}": v for k, v in predictor_weights(fixture.weights, entry).items()}
-    placement = place(recipe, weights, source="mae_vit_normpix")
-    assert not placement.missing
-    assert not placement.unexpected
+    placement = placed(recipe, weights)
     # one tensor of ours for each of theirs, and the nodata vector
     assert len(placement.placed) == len(fixture.weights) + 1
     return fixture, recipe, make_batch(fixture.io["in.imgs"], entry), entry
@@ -80,25 +69,20 @@ def test_latent_prediction_and_loss(pretrain):
     grid = batch.grid(entry.patch)
     plan = recipe.masker(batch, grid, batch.rng)
     tokens = recipe.encoder(batch, plan)
-    kept = fixture.io["in.noise"].argsort(1)[:, : tokens.value.shape[1]]  # their order: by noise; ours: raster
-    raster = kept.argsort(1)
     theirs = fixture.io["out.latent"]
     fixture.close(tokens.prefix, theirs[:, :1])
-    fixture.close(tokens.value, theirs[:, 1:].gather(1, raster[..., None].expand_as(tokens.value)))
+    fixture.close(tokens.value, in_raster(theirs[:, 1:], fixture.io["in.noise"]))
     prediction = recipe.predictors["image"](tokens, plan, batch)
     fixture.close(unpatchify(prediction, grid), "out.unpatchify_pred")
     fixture.close(recipe(batch, batch.rng).loss, "out.loss")
 
 
 def test_gradients(pretrain):
-    fixture, recipe, batch, _entry = pretrain
+    fixture, recipe, batch, entry = pretrain
     recipe(batch, batch.rng).loss.backward()
     ours = dict(recipe.named_parameters())
     for key, norm in fixture.grad_norms().items():
-        (name,) = [f"encoder.{k}" for k in renamed({key: key}, ENCODER_KEYS, name="image")] or [
-            f"predictors.image.{k}" for k in renamed({key: key}, PREDICTOR_KEYS, name="image")
-        ]
-        assert grad_norms(ours[name].grad) == pytest.approx(norm, rel=1e-3), key
+        assert grad_norms(ours[mae_name(key, entry, "predictors.image")].grad) == pytest.approx(norm, rel=1e-3), key
     assert ours["encoder.tables.image"].grad is None
     assert ours["encoder.stems.image.nodata"].grad.abs().max() == 0.0
 
@@ -123,7 +107,7 @@ def test_finetune_features(parity, name, pool):
     fixture = Fixture(parity / f"mae_vit_finetune_{name}")
     c = fixture.config
     entry = make_input("image", c["in_chans"], (c["patch_size"],) * 2, (c["img_size"],) * 2)
-    encoder = _spec(c, entry).build()
+    encoder = vit_spec(c, entry, train_tables=True).build()
     weights = {k: v for k, v in fixture.weights.items() if not k.startswith("head.")}
     place(encoder, encoder_weights(weights, entry), source=name)
     head = torch.nn.Linear(c["embed_dim"], c["num_classes"])

@@ -17,8 +17,7 @@ from core.recipes.uni4eye import Uni4Eye
 from core.shapes import patchify
 from core.targets.gradient import uni4eye_gradient_map
 from core.targets.pixels import Pixels
-from core.weights import place
-from tests.parity.fixture import Fixture, FromNoise, grad_norms, make_batch, make_input
+from tests.parity.fixture import Fixture, FromNoise, grad_norms, make_batch, make_input, placed
 
 pytestmark = pytest.mark.parity
 
@@ -50,9 +49,7 @@ def built(parity, request):
         image=Pixels(normalise="joint" if c["norm_pix_loss"] else "none"),
     )
     recipe = spec.build()
-    placement = place(recipe, recipe_weights(fixture.weights, contract), source=request.param)
-    assert not placement.missing
-    assert not placement.unexpected
+    placed(recipe, recipe_weights(fixture.weights, contract))
     return fixture, recipe, make_batch(fixture.io["in.imgs"], entry), entry
 
 
