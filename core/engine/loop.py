@@ -198,8 +198,10 @@ def _advance(session: _Session, batch: Batch, began: float, *, stop: bool) -> bo
         world=world,
         stop=stop,
     )
-    if outcome.finite and session.recipe.updated():
-        session.optimizer.state.clear()
+    if outcome.finite:
+        session.recipe.progress.fill_((state.step + 1) / config.steps)  # what follows an update counts it as done
+        if session.recipe.updated():
+            session.optimizer.state.clear()
     indices, rows = world.interleave(torch.stack([batch.index, batch.row])).tolist()
     stream = stream_of(session.recipe, batch)
     state.step += 1

@@ -11,9 +11,23 @@ from core.testing.samples import INPUTS, recipe_spec
 
 
 @pytest.fixture(params=registry.names("recipes"))
-def recipe(request):
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def recipe(name):
     torch.manual_seed(0)
-    return recipe_spec(request.param).build()
+    return recipe_spec(name).build()
+
+
+@pytest.fixture
+def fresh(name, entry):
+    def build():
+        torch.manual_seed(0)
+        return recipe_spec(name, entry).build()
+
+    return build
 
 
 @pytest.fixture(params=INPUTS)
@@ -25,8 +39,9 @@ class TestRecipes(RecipeContract):
     pass
 
 
-def test_two_ranks_equal_one_process():
-    check_ranks(registry.names("recipes"))
+@pytest.mark.parametrize("names", [("mae",), registry.names("recipes")], ids=["mae", "all"])
+def test_two_ranks_equal_one_process(names):
+    check_ranks(names)
 
 
 def test_the_folder_is_visited():

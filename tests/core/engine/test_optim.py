@@ -10,8 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from core.contract import Contract
+from core.encoders.base import EncoderSpec
+from core.encoders.convnet import ConvNetSpec
+from core.encoders.relative_vit import RelativeViTSpec
+from core.encoders.swin import SwinSpec
+from core.encoders.swinv2 import SwinV2Spec
 from core.engine.config import Optim
 from core.engine.optim import decay_groups, decays, layer_groups, layer_of, make_optimizer, set_learning_rate
+from core.testing.samples import SCENE
 
 MATRIX, VECTOR = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
 TOKEN = nn.Parameter(torch.ones(1, 1, 2))
@@ -48,6 +55,11 @@ def test_weight_decay_spares_vectors_tokens_and_positions(name: str, parameter: 
         ("stems.volume.weight", 0),
         ("backbone.blocks.0.norm1.weight", 1),
         ("blocks.11.attn.qkv.weight", 12),
+        ("blocks.3.pos_bias", 4),
+        ("blocks.3.merge.kernel.2d", 4),
+        ("pos_bias", 0),
+        ("stems.photograph.norm.weight", 0),
+        ("backbone.merges.5.reductions.2.weight", 6),
         ("norm.weight", 13),
         ("fc_norm.weight", 13),
         ("head.weight", 13),
@@ -55,6 +67,33 @@ def test_weight_decay_spares_vectors_tokens_and_positions(name: str, parameter: 
 )
 def test_layer_number(name: str, layer: int) -> None:
     assert layer_of(name, depth=12) == layer
+
+
+def _staged_encoders() -> dict[str, EncoderSpec]:
+    contract, depths = Contract(inputs=(SCENE,)), (1, 2)
+    shape = {"contract": contract, "depths": depths}
+    return {
+        "swin": SwinSpec(**shape, width=8, heads=(1, 2), window=(4, 4)),
+        "swinv2": SwinV2Spec(**shape, width=8, heads=(1, 2), window=(4, 4)),
+        "convnet": ConvNetSpec(**shape, widths=(8, 8)),
+        "relative_vit": RelativeViTSpec(contract=contract, width=8, depth=3, heads=1, extent=(4, 6)),
+    }
+
+
+@pytest.mark.parametrize("name", ["swin", "swinv2", "convnet", "relative_vit"])
+def test_layers_of_every_encoder_go_from_its_stem_to_its_last_norm(name: str) -> None:
+    encoder = _staged_encoders()[name].build()
+    depth = encoder.spec.depth  # type: ignore[attr-defined]
+    of = {parameter: layer_of(parameter, depth) for parameter, _ in encoder.named_parameters()}
+    assert set(of.values()) == {0, 1, 2, 3, 4}
+    assert {parameter.split(".")[0] for parameter, layer in of.items() if layer == depth + 1} == {"norm"}
+    assert {parameter.split(".")[0] for parameter, layer in of.items() if layer == 0} <= {
+        "stems",
+        "class_token",
+        "pos_bias",
+    }
+    merging = {layer for parameter, layer in of.items() if "merge" in parameter}
+    assert merging == {"swin": {1}, "swinv2": {1}, "convnet": {2}, "relative_vit": set()}[name]
 
 
 def test_groups_hold_every_trainable_parameter_once() -> None:

@@ -76,7 +76,7 @@ class Stub(Backbone):
         entry = self.contract.input_for(len(batch.size), batch.bands)
         tokens = self.stems[entry.name](patchify(batch.image, entry.patch)) + self.class_token
         tokens = self.norm(self.dropout(torch.relu(self.blocks[0](tokens))))
-        return Tokens(tokens, None, tokens[:, :0], batch.grid(entry.patch))
+        return Tokens(tokens, None, tokens[:, :0], batch.grid(entry.patch), True)
 
     def features(self, batch: Batch, pool: Pool) -> Tensor:
         return self(batch).value.mean(1)
