@@ -185,13 +185,25 @@ def _build(cls: Any, tree: object, path: str) -> Any:
             raise unknown(_join(path, name), [_join(path, known) for known in fields])
     missing = [name for name, f in fields.items() if name not in values and _default(f) is dataclasses.MISSING]
     if missing:
-        of = f" of {owner.part_kind.rstrip('s')} '{registry.name_of_class(owner)}'" if _is_part(owner) else ""
-        raise ConfigError(
-            f"expected a value for {', '.join(repr(_join(path, name)) for name in missing)}{of}: there is no default; "
-            "give it, or start from a preset that does."
-        )
+        raise _absent(owner, missing, path)
     hints = _hints(owner)
     return owner(**{name: _coerce(hints[name], value, _join(path, name)) for name, value in values.items()})
+
+
+def _absent(owner: Any, missing: list[str], path: str) -> ConfigError:
+    """Compose the error for options without a default that were not given; of a part it lists what there is to name."""
+    of = f" of {_part_name(owner)}" if _is_part(owner) else ""
+    named = ", ".join(repr(_join(path, name)) for name in missing)
+    cures = []
+    for name in missing:
+        hint = _without_none(_hints(owner)[name])
+        if _is_part(hint):
+            known = ", ".join(registry.names(hint.part_kind)) if _is_interface(hint) else registry.name_of_class(hint)
+            cures.append(f"give it, as in --{_join(path, name)}=NAME, one of {known}; ")
+    cure = "".join(cures) or "give it, "
+    return ConfigError(
+        f"expected a value for {named}{of}: there is no default; {cure}or start from a preset that does."
+    )
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:
@@ -241,8 +253,7 @@ def _coerce_number(hint: type[Any], value: Any, path: str) -> Any:
 
 def _coerce_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
     others = [arg for arg in args if arg is not type(None)]
-    typed_none = isinstance(value, Typed) and value.lower() in ("none", "null", "~")
-    if len(others) < len(args) and (value is None or typed_none):
+    if len(others) < len(args) and _is_none(value):
         return None
     errors = []
     for hint in others:
@@ -278,6 +289,10 @@ def _coerce_tuple(args: tuple[Any, ...], value: Any, path: str) -> Any:
     return tuple(_coerce(hint, item, f"{path}.{i}") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
 
 
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, Typed) and value.lower() in ("none", "null", "~"))
+
+
 def _parsed(value: Any) -> Any:
     if not isinstance(value, Typed):
         return value
@@ -293,8 +308,10 @@ def _parsed(value: Any) -> Any:
 
 
 def _place(hint: Any, node: Any, pieces: list[str], value: object, path: str, full: str) -> Any:
-    hint = _without_none(hint)
+    optional, hint = type(None) in get_args(hint), _without_none(hint)
     if not pieces:
+        if optional and _is_none(value):
+            return None
         if _is_part(hint) and isinstance(node, Mapping) and isinstance(value, str):
             return _renamed(hint, node, value, path)
         return value
@@ -307,7 +324,7 @@ def _place(hint: Any, node: Any, pieces: list[str], value: object, path: str, fu
         return [*node[: int(head)], _place(entry, node[int(head)], rest, value, here, full), *node[int(head) + 1 :]]
     if isinstance(node, Mapping) and get_origin(hint) in (dict, typing.Mapping, Mapping):
         if head not in node:
-            raise unknown(full, [_join(path, name) for name in node])
+            raise _no_entry(hint, node, pieces, value, path)
         return dict(node) | {head: _place(get_args(hint)[1], node[head], rest, value, here, full)}
     if _is_part(hint) and isinstance(node, str):
         node = {KIND: str(node)}
@@ -321,6 +338,23 @@ def _place(hint: Any, node: Any, pieces: list[str], value: object, path: str, fu
     default = _default(fields[head])
     child = node.get(head, None if default is dataclasses.MISSING else _plain(default))
     return node | {head: _place(_hints(owner)[head], child, rest, value, here, full)}
+
+
+def _no_entry(hint: Any, table: Mapping[str, Any], pieces: list[str], value: object, path: str) -> ConfigError:
+    """Compose the error for an entry that a table lacks: entries are replaced one by one, but added with the table."""
+    full = ".".join([path, *pieces])
+    error = unknown(full, [_join(path, name) for name in table])
+    if len(pieces) > 1 or _is_config(get_args(hint)[1]):
+        return error
+    try:
+        whole = _plain(_coerce(hint, dict(table) | {pieces[0]: value}, path))
+    except ConfigError:
+        return error
+    import yaml
+
+    text = yaml.safe_dump(whole, default_flow_style=True, sort_keys=False, width=math.inf).strip().replace("'", '"')
+    cure = f"give the whole table: --{path}='{text}'"
+    return ConfigError(f"{error} Or {cure}" if table else f"no option is called '{full}': {cure}")
 
 
 def _renamed(hint: Any, node: Mapping[str, Any], value: str, path: str) -> Any:
@@ -365,7 +399,7 @@ def _part_class(cls: Any, tree: Mapping[str, Any], path: str) -> Any:
         return cls
     name = tree.get(KIND)
     if name is None:
-        if cls.__module__.endswith(".base"):
+        if _is_interface(cls):
             choices = ", ".join(registry.names(cls.part_kind))
             raise ConfigError(f"{_named(path)}: expected the name of one of {cls.part_kind} under 'kind': {choices}.")
         return cls
@@ -374,8 +408,18 @@ def _part_class(cls: Any, tree: Mapping[str, Any], path: str) -> Any:
     except ConfigError as error:
         raise ConfigError(f"{_named(path)}: {error}") from None
     if not issubclass(found, cls):
-        raise _wrong(path, f"a {cls.__name__}", name)
+        raise _wrong(path, f"the {_part_name(cls)}", name)
     return found
+
+
+def _is_interface(part: Any) -> bool:
+    """True for the interface of a folder, False for one part of it."""
+    return bool(part.__module__.endswith(".base"))
+
+
+def _part_name(part: Any) -> str:
+    """Name a part's class as people type it: `teacher 'ema'`."""
+    return f"{part.part_kind.rstrip('s')} '{registry.name_of_class(part)}'"
 
 
 def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:

@@ -19,7 +19,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from core import config as tree
 from core.cli.parse import Given, parse
-from core.cli.show import help_text, list_text
+from core.cli.show import help_text, list_text, recipes_text
 from core.errors import ConfigError, HalfseenError, RunFolderError, nearest
 
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class Verb(Generic[T]):
         resumable: whether `--resume` means something.
         plan: text for `--plan`; without one the option is refused.
         check: refuses before any work, given config and options; on rank 0 only.
+        parts: what `--list` tells beside the presets: heading and text.
     """
 
     config: type[T]
@@ -69,6 +70,7 @@ class Verb(Generic[T]):
     resumable: bool = False
     plan: Callable[[T], str] | None = None
     check: Callable[[T, Options], None] | None = None
+    parts: Callable[[], str] | None = None
 
 
 def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
@@ -118,7 +120,12 @@ def pretrain_main(
     from core.engine.run_folder import check
 
     def refuse(config: Pretrain, options: Options) -> None:
+        config.data.check_reports(config.recipe)
         check(options.out, None, resume=options.resume, overwrite=options.overwrite)
+
+    def plan(config: Pretrain) -> str:
+        config.data.check_reports(config.recipe)
+        return plan_text(config, count(config) if count else {})
 
     verb = Verb(
         config=Pretrain,
@@ -128,8 +135,9 @@ def pretrain_main(
         default_preset=default_preset,
         aliases={"data": "data.paths", "group": "data.group"},
         resumable=True,
-        plan=lambda config: plan_text(config, count(config) if count else {}),
+        plan=plan,
         check=refuse,
+        parts=recipes_text,
     )
     main(verb, argv)
 
@@ -151,7 +159,7 @@ def execute(verb: Verb[Any], argv: list[str]) -> None:
         return
     if "list" in given.flags:
         _only(given, "list")
-        print(list_text(verb.presets or {}))
+        print("\n\n".join([list_text(verb.presets or {}), *([verb.parts()] if verb.parts else [])]))
         return
     if "plan" in given.flags:
         for name in ("out", "resume", "overwrite"):

@@ -20,7 +20,7 @@ _SWITCHES = {
         "--config FILE",
         "a YAML file of options, such as a run's config.yaml; laid over the preset, if both are given.",
     ),
-    "list": ("--list", "describe the presets and leave."),
+    "list": ("--list", "describe the presets, and the recipes where there are any, and leave."),
     "plan": ("--plan", "print size, cost and length without doing anything."),
     "resume": ("--resume", "continue the run in --out from its newest checkpoint that verifies."),
     "overwrite": ("--overwrite", "delete what is in --out first."),
@@ -110,6 +110,17 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def list_text(presets: Mapping[str, Callable[[], Any]]) -> str:
     """Describe presets by the first line of their docstrings."""
     return _columns([(name, (inspect.getdoc(make) or "").partition("\n")[0]) for name, make in presets.items()])
+
+
+def recipes_text() -> str:
+    """Describe every recipe: what it does, its compute beside MAE's, what its encoder must be able to do, its paper."""
+    from core.recipes._facts import list_recipes  # imports every recipe
+
+    rows = [
+        (r.name, f"{r.summary}. Compute {r.cost:.2f}; encoder: {', '.join(r.needs)}; {r.paper}.")
+        for r in list_recipes()
+    ]
+    return "Recipes, chosen with --recipe NAME; compute in that of mae\n" + _columns(rows)
 
 
 def help_text(

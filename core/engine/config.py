@@ -9,6 +9,7 @@ from core.config import Tree, digest, to_dict
 from core.contract import Tiles
 from core.errors import ConfigError
 from core.recipes.base import RecipeSpec
+from core.registry import name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,9 @@ class Data:
         bad_samples: what becomes of a training image that cannot be read during the run: `raise`: the run ends and names
             it; `quarantine`: another takes its place, the same one on every machine, and `quarantine.jsonl` tells.
         bad_budget: share of the run's samples that may be replaced before it ends after all; five always may.
+        report: a list's column of reports, for recipes that read text; none = images alone.
+        report_form: what a field of it holds: `text`, or `words`: a list of texts, as JSON or Python writes it.
+        report_template: what a report is put into, at `{}`: `a fundus photograph of {}`.
     """
 
     paths: tuple[str, ...] = ()
@@ -70,6 +74,9 @@ class Data:
     allow_outside: bool = False
     bad_samples: Literal["raise", "quarantine"] = "raise"
     bad_budget: float = 0.001
+    report: str | None = None
+    report_form: Literal["text", "words"] = "text"
+    report_template: str = "{}"
 
     def __post_init__(self) -> None:
         names = [stream.input for stream in self.streams]
@@ -79,6 +86,33 @@ class Data:
             raise ConfigError(f"option 'data.held_out': expected a share from 0 to below 1, got {self.held_out}.")
         if not 0 <= self.bad_budget <= 1:
             raise ConfigError(f"option 'data.bad_budget': expected a share from 0 to 1, got {self.bad_budget}.")
+        if self.report is None and (self.report_form, self.report_template) != ("text", "{}"):
+            raise ConfigError(
+                "options 'data.report_form' and 'data.report_template' have no effect without 'data.report', the column "
+                "of reports: name it, or leave them out."
+            )
+        if self.report_template.count("{}") != 1:
+            raise ConfigError(
+                f"option 'data.report_template': expected one '{{}}' for the report, got '{self.report_template}'."
+            )
+
+    def check_reports(self, recipe: RecipeSpec) -> None:
+        """Refuse reports that nothing reads, and a recipe that reads reports where there are none.
+
+        Raises:
+            ConfigError: says what to type instead.
+        """
+        name, reads = name_of(recipe), hasattr(recipe, "text")
+        if self.report is not None and not reads:
+            raise ConfigError(
+                f"option 'data.report' has no effect with recipe '{name}', which reads no text: leave it out, or choose "
+                "--recipe mrm."
+            )
+        if self.report is None and reads:
+            raise ConfigError(
+                f"recipe '{name}' reads a report beside each image: name the list's column of reports with --data.report "
+                "COLUMN, or choose --recipe mae."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

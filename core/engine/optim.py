@@ -37,11 +37,12 @@ def layer_of(name: str, depth: int) -> int:
     """Number a parameter's layer: 0 = tokens, positions and patch embedding, i + 1 = block i, depth + 1 = the rest.
 
     The numbering of MAE's fine-tuning code (He et al. 2021, arXiv 2111.06377; after BEiT, arXiv 2106.08254), in which
-    the last norm belongs to the head.
+    the last norm belongs to the head. Blocks are counted through all stages; what merges tokens after block i is of its
+    layer, as in SimMIM's code (Xie et al. 2021, arXiv 2111.09886).
     """
     pieces = name.split(".")
     for piece, following in itertools.pairwise(pieces):
-        if piece == "blocks" and following.isdigit():
+        if piece in ("blocks", "merges") and following.isdigit():
             return int(following) + 1
     if _is_token_or_position(name) or any(piece in _EMBEDDINGS for piece in pieces):
         return 0

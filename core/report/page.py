@@ -31,11 +31,14 @@ _SWATCHES = (
     '<span class="nodata">no data, or a rim with too little of it</span></p>'
 )
 
-_NOTES = (
+_OF_RECONSTRUCTIONS = (
     "Only hidden patches are predicted and scored. In the reconstruction the visible patches are copied from the "
     "original, so seams show where the prediction is off.",
     "Where patches are normalised before they are predicted, the picture uses the hidden patch's own mean and spread "
     "to show it: its brightness and contrast are given, its structure is the model's.",
+)
+
+_NOTES = (
     "The pictures of one row share one grey scale, taken from its original; target and prediction of a further map "
     "share another.",
     "Validation always hides the same patches of the same held-out images, so its curve moves with the model alone. "
@@ -100,7 +103,9 @@ def render(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> 
             losses(run),
         ),
         _section("Pace", "Waiting for data is the share of a step in which the model stood still.", pace(run)),
-        _section("Reconstructions", _panels_say(run), _panels(run) + _more(run)),
+        _section(
+            "Reconstructions" if _predicted(run) else "What was hidden", _panels_say(run), _panels(run) + _more(run)
+        ),
         _section("What the features are worth", "", _evaluations(run)),
         _section("How to read this", "", _how(run)),
         _section("Full configuration", "", _configuration(run)),
@@ -153,7 +158,19 @@ def _panels_say(run: Run) -> str:
     if run.panels is None:
         return ""
     step = run.panels.get("step")
-    return f"Held-out images{f' at step {step:,}' if isinstance(step, int) else ''}; none of them was trained on."
+    said = f"Held-out images{f' at step {step:,}' if isinstance(step, int) else ''}; none of them was trained on."
+    if not _predicted(run):
+        said += " The recipe predicts features, not images, so there is no prediction to look at."
+    recipe = run.config.get("recipe")
+    if isinstance(recipe, Mapping) and "views" in recipe:
+        said += " Each image is shown as the first of its two views, with its crop and its colours."
+    return said
+
+
+def _predicted(run: Run) -> bool:
+    """Say whether a prediction was drawn, or no panel yet."""
+    names = {column.get("name") for row in (run.panels or {}).get("rows") or [] for column in row.get("columns") or []}
+    return not names or bool(names - {"original", "seen", "mask"})
 
 
 def _panels(run: Run) -> str:
@@ -208,7 +225,7 @@ def _evaluations(run: Run) -> str:
 
 
 def _how(run: Run) -> str:
-    notes = list(_NOTES)
+    notes = [*(_OF_RECONSTRUCTIONS if _predicted(run) else ()), *_NOTES]
     if run.tables:
         notes.append(
             "Whiskers cover the choice of test groups (patients, scenes, slides). They do not cover another training "

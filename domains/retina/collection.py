@@ -22,6 +22,8 @@ from datasets import Manifest, build_manifest, sample_set
 SAMPLES = {"photographs": 240, "volumes": 48}
 KINDS = {2: "photograph", 3: "volume"}
 
+_PER_AXIS, _PER_STAGE = ("window", "extent"), ("pretrained_windows",)  # of encoders, by the axes of their highest rank
+
 
 def cache_folder() -> Path:
     """Where generated samples are kept: $HALFSEEN_CACHE, else the user's cache folder."""
@@ -83,7 +85,8 @@ def resolve(config: Pretrain, manifest: Manifest) -> Pretrain:
     """Fit a config to the images that are there; doing it twice changes nothing.
 
     Streams without images are left out, with their input; volumes' nominal spacing becomes the training volumes' median,
-    rounded to 3 digits, so that one unit of position is one patch of a typical volume.
+    rounded to 3 digits, so that one unit of position is one patch of a typical volume. A recipe that loads crops at a finer
+    detail than its encoder reads makes the encoder's voxels that much larger.
 
     Raises:
         DataError: nothing is left to train on.
@@ -97,19 +100,30 @@ def resolve(config: Pretrain, manifest: Manifest) -> Pretrain:
         raise DataError(
             f"expected images for the streams of this config ({reads}), the data has only {sorted(present)}."
         )
+    detail = config.recipe.detail
     inputs = [
-        replace(entry, spacing=_median_spacing(manifest, entry.ndim)) if entry.unit == "mm" else entry
+        replace(entry, spacing=_median_spacing(manifest, entry.ndim, detail)) if entry.unit == "mm" else entry
         for entry in inputs
         if any(stream.input == entry.name for stream in streams)
     ]
-    changed: Any = replace(encoder, contract=Contract(inputs=tuple(inputs)))  # type: ignore[type-var]
+    changed = _of_contract(encoder, Contract(inputs=tuple(inputs)))
     recipe: RecipeSpec = replace(config.recipe, encoder=changed)  # type: ignore[type-var]
     return replace(config, recipe=recipe, data=replace(config.data, streams=streams))
 
 
-def _median_spacing(manifest: Manifest, ndim: int) -> tuple[float, ...]:
+def _median_spacing(manifest: Manifest, ndim: int, detail: int) -> tuple[float, ...]:
     known = np.array(manifest.select(ndim=ndim).column("spacing"), dtype=np.float64)
-    return tuple(float(f"{value:.3g}") for value in np.median(known, axis=0))
+    return tuple(float(f"{value * detail:.3g}") for value in np.median(known, axis=0))
+
+
+def _of_contract(encoder: Any, contract: Contract) -> Any:
+    """Describe an encoder of these inputs; sizes with one number per axis keep those of the axes that are left."""
+    rank = max(entry.ndim for entry in contract.inputs)
+    sizes = {name: getattr(encoder, name)[-rank:] for name in _PER_AXIS if hasattr(encoder, name)}
+    sizes |= {
+        name: tuple(size[-rank:] for size in getattr(encoder, name)) for name in _PER_STAGE if hasattr(encoder, name)
+    }
+    return replace(encoder, contract=contract, **sizes)
 
 
 def one_kind(manifest: Manifest, kind: str | None) -> Manifest:

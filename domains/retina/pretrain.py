@@ -10,10 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from core.batch import Batch
+from core.checkpoint import publish_text
 from core.cli import Options, pretrain_main
 from core.contract import Contract
 from core.encoders.vit import ViTSpec
@@ -28,10 +30,13 @@ from core.recipes.base import Recipe
 from core.recipes.mae import Mae
 from core.recipes.uni4eye import Uni4Eye
 from core.report import write_report
+from core.resize import finer
 from core.viz import save_panels
 from datasets import Manifest, StreamSpec, TileLoader, split_groups
 from domains.retina import domain
 from domains.retina.collection import collect, resolve, say
+from domains.retina.reports import FILE as TOKENIZER
+from domains.retina.reports import Read, beside, own_tokenizer, told
 
 HELD_OUT_BATCH = 32
 PICTURED = 6  # held-out images that the report shows, per kind
@@ -150,8 +155,9 @@ def _mae(
 
 
 def run(config: Pretrain, options: Options) -> Path:
-    """Train, draw and report; every file that is refused is refused before the run folder exists."""
-    with join_world(config.how.device) as world:
+    """Train, draw and report; what is refused, an image or a recipe, is refused before the run folder exists."""
+    config.data.check_reports(config.recipe)
+    with join_world(config.how.device) as world, TemporaryDirectory() as scratch:
         manifest, what = world.on_main(
             lambda: collect(
                 config.data.paths,
@@ -162,6 +168,7 @@ def run(config: Pretrain, options: Options) -> Path:
         )
         manifest = split_groups(manifest, config.data.held_out, config.seed)
         config = resolve(config, manifest)
+        tokenizer = world.on_main(lambda: own_tokenizer(config, manifest, options.out, resume=options.resume))
         say(f"{what}; {len(manifest.rows(split='held_out'))} images held out")
         loader = TileLoader(
             manifest,
@@ -176,18 +183,19 @@ def run(config: Pretrain, options: Options) -> Path:
             bad_budget=config.data.bad_budget,
             quarantine=options.out / "quarantine.jsonl",
         )
+        spec = told(config.recipe, tokenizer, Path(scratch))
+        recipe, read = build(spec, config.seed), beside(config, spec, manifest)
         with open_run(options.out, config, world=world, resume=options.resume, overwrite=options.overwrite) as folder:
-            world.on_main(lambda: _record(folder, manifest))
-            recipe = build(config.recipe, config.seed)
-            held_out = (lambda: _held_out(loader)) if config.data.held_out else None
-            fit(recipe, config, folder, batches=loader.batches, held_out=held_out, world=world)
-            pictures = _draw(recipe, loader)
+            world.on_main(lambda: _record(folder, manifest, tokenizer))
+            held_out = (lambda: read(_held_out(loader))) if config.data.held_out else None
+            fit(recipe, config, folder, batches=lambda *s: read(loader.batches(*s)), held_out=held_out, world=world)
+            pictures = _draw(recipe, loader, read)
             world.on_main(lambda: _report(options, config, pictures, what))
     return options.out
 
 
 def _streams(config: Pretrain) -> list[StreamSpec]:
-    inputs = {entry.name: entry for entry in config.recipe.encoder.contract.inputs}
+    inputs = {entry.name: finer(entry, config.recipe.detail) for entry in config.recipe.encoder.contract.inputs}
     return [
         StreamSpec(
             input=inputs[stream.input],
@@ -207,8 +215,8 @@ def _held_out(loader: TileLoader) -> Iterator[Batch]:
         yield from loader.held_out(name, HELD_OUT_BATCH)
 
 
-def _record(folder: RunFolder, manifest: Manifest) -> None:
-    """Keep the manifest; a run that goes on must see the same images.
+def _record(folder: RunFolder, manifest: Manifest, tokenizer: str | None) -> None:
+    """Keep the manifest, and the tokenizer that was made from it; a run that goes on must see the same images.
 
     Raises:
         ConfigError: images, groups, split or labels are not those that the run began with.
@@ -221,18 +229,20 @@ def _record(folder: RunFolder, manifest: Manifest) -> None:
                 f"expected the images that the run in {folder.path} began with ({len(before)}), got others "
                 f"({len(manifest)}): restore them, or start a new run with another --out."
             )
-        return
-    manifest.write(path)
+    else:
+        manifest.write(path)
+    if tokenizer is not None:
+        publish_text(folder.path / TOKENIZER, tokenizer)
 
 
-def _draw(recipe: Recipe, loader: TileLoader) -> list[Pictures]:
+def _draw(recipe: Recipe, loader: TileLoader, read: Read) -> list[Pictures]:
     """Picture held-out images, on every rank at once: a recipe's loss is a sum over ranks."""
     recipe.eval()
     device = next(recipe.parameters()).device
     pictures: list[Pictures] = []
     with torch.no_grad():
         for name in loader.streams:
-            for batch in loader.held_out(name, PICTURED, limit=PICTURED):
+            for batch in read(loader.held_out(name, PICTURED, limit=PICTURED)):
                 batch = batch.to(device)
                 shown = recipe(batch, batch.rng, pictures=True).pictures
                 pictures += [shown] if shown is not None else []

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import pytest
 
-from core import config
+from core import config, registry
 from core.config import Typed
 from core.errors import ConfigError, MissingDataError
 from core.maskers.base import Masker
 from core.maskers.random import Random
 from core.targets.base import Target
 from core.targets.pixels import Pixels
+from core.teachers.base import TeacherSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Settings:
     limit: float | None = None
     names: tuple[str, ...] = ()
     shares: dict[str, float] = field(default_factory=dict)
+    flips: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     parts: tuple[Part, ...] = (Part(),)
     maybe: Part | None = None
     masker: Masker = field(default_factory=Random)
@@ -104,6 +106,28 @@ def test_part_is_replaced_by_name_and_keeps_what_follows_it() -> None:
     assert config.to_dict(changed)["target"]["kernel"] == 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    masker: Masker | None = field(default_factory=Random)
+    sized: Part | None = Part()
+    normalise: Literal["none", "per_patch"] = "per_patch"
+
+
+@pytest.mark.parametrize("text", ["none", "None", "null", "~"])
+def test_an_optional_part_can_be_set_to_none_and_back(text: str) -> None:
+    without = config.override(Choices(), {"masker": Typed(text), "sized": Typed(text)})
+    assert without == Choices(masker=None, sized=None)
+    assert config.override(without, {"masker": Typed("random"), "masker.ratio": Typed("0.3")}).masker == Random(
+        ratio=0.3
+    )
+    assert config.override(Choices(), {"normalise": Typed("none")}).normalise == "none"
+
+
+def test_a_part_that_is_needed_cannot_be_none() -> None:
+    with pytest.raises(ConfigError, match="option 'masker': no masker is called 'none'"):
+        config.override(Settings(name="a"), {"masker": Typed("none")})
+
+
 def test_naming_the_part_that_is_there_changes_nothing() -> None:
     assert config.override(FULL, {"masker": Typed("random")}) == FULL
 
@@ -117,7 +141,14 @@ def test_naming_the_part_that_is_there_changes_nothing() -> None:
         ("zzz", "1", "no option is called 'zzz': --help lists them all."),
         ("parts.3.size", "1", "no option is called 'parts.3.size': 'parts' has 1 entries, counted from 0."),
         ("rate.x", "1", "no option is called 'rate.x': 'rate' is a single value."),
-        ("shares.y", "1", "no option is called 'shares.y': none are known."),
+        ("shares.y", "1", "no option is called 'shares.y': give the whole table: --shares='{y: 1.0}'"),
+        ("shares.y", "much", "no option is called 'shares.y': none are known."),
+        ("shares.y.z", "1", "no option is called 'shares.y.z': none are known."),
+        (
+            "flips.scene",
+            "true,no",
+            "no option is called 'flips.scene': give the whole table: --flips='{scene: [true, false]}'",
+        ),
         ("rate", "fast", "option 'rate': expected a finite number, got 'fast'."),
         ("rate", "nan", "option 'rate': expected a finite number, got 'nan'."),
         ("rate", ".nan", "option 'rate': expected a finite number, got nan."),
@@ -134,6 +165,45 @@ def test_mistake_is_told_in_one_sentence(option: str, text: str, message: str) -
     with pytest.raises(ConfigError) as caught:
         config.override(Settings(name="a"), {option: Typed(text)})
     assert str(caught.value) == message
+
+
+def test_an_entry_that_a_table_lacks_is_shown_beside_those_it_has() -> None:
+    message = "no option is called 'shares.xx': did you mean 'shares.x'? Or give the whole table: --shares='{x: 0.25, xx: 2.0}'"
+    with pytest.raises(ConfigError) as caught:
+        config.override(FULL, {"shares.xx": Typed("2")})
+    assert str(caught.value) == message
+    shown = Typed(message.rpartition("=")[2].strip("'"))
+    assert config.override(FULL, {"shares": shown}).shares == {"x": 0.25, "xx": 2.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact:
+    masker: Random = Random()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    teacher: TeacherSpec
+    masker: Random
+    size: int
+
+
+def test_another_part_than_the_one_that_is_needed_is_told_by_names_that_can_be_typed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.override(Exact(), {"masker": Typed("cells")})
+    assert str(caught.value) == "option 'masker': expected the masker 'random', got 'cells'."
+
+
+def test_a_part_that_is_missing_is_cured_by_one_of_its_names() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.from_dict(Needs, {"size": 3}, path="recipe")
+    assert str(caught.value) == (
+        "expected a value for 'recipe.teacher', 'recipe.masker': there is no default; "
+        f"give it, as in --recipe.teacher=NAME, one of {', '.join(registry.names('teachers'))}; "
+        "give it, as in --recipe.masker=NAME, one of random; or start from a preset that does."
+    )
+    with pytest.raises(ConfigError, match=r"'size': there is no default; give it, or start from a preset that does\."):
+        config.from_dict(Needs, {"teacher": "itself", "masker": "random"})
 
 
 def test_option_without_a_value_is_true_or_an_error() -> None:

@@ -206,6 +206,22 @@ def test_scores_stand_beside_both_baselines_with_intervals(tmp_path: Path) -> No
     assert html.count('class="whisker"') == 5
 
 
+def test_panels_without_a_prediction_are_not_called_reconstructions(tmp_path: Path) -> None:
+    run = full(tmp_path / "run")
+    index = run / "figures" / "panels.json"
+    said = text(page(run))
+    assert "What was hidden" in said
+    assert "The recipe predicts features, not images, so there is no prediction to look at." in said
+    assert "seams show where the prediction is off" not in said
+    panels = json.loads(index.read_text())
+    panels["rows"][0]["columns"].append(panels["rows"][0]["columns"][0] | {"name": "image"})
+    index.write_text(json.dumps(panels))
+    said = text(page(run))
+    assert "Reconstructions" in said
+    assert "predicts features" not in said
+    assert "seams show where the prediction is off" in said
+
+
 def test_the_dot_lies_at_its_value_and_the_whisker_spans_its_interval() -> None:
     drawn = whisker(0.6, 0.5, 0.9, axis=(0.0, 1.0), mark=0.2, tone=1)
     assert 'cx="60.00%"' in drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core import cli
+from core import cli, registry
 from core import config as tree
 from core.cli.parse import parse
 from core.engine.config import Pretrain
@@ -220,12 +221,22 @@ def test_rank_1_prints_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert capsys.readouterr() == ("", "")
 
 
-def test_list_gives_the_first_line_of_each_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_gives_the_first_line_of_each_docstring_and_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert pretrain("--list")[0] == 0
-    assert capsys.readouterr().out.splitlines() == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
         "  tiny  Minutes on 2 cores: a small ViT on 64-pixel crops.",
         "  base  Hours on a card: ViT-B/16 at 224 pixels, decoder 8 x 512.",
+        "",
+        "Recipes, chosen with --recipe NAME; compute in that of mae",
     ]
+    heads = [line.split()[0] for line in lines[4:] if not line.startswith("   ")]
+    assert heads == list(registry.names("recipes"))
+    mae = " ".join(lines[4:]).partition("  mae  ")[2]
+    expected = (
+        "hide most patches, encode the rest, predict the hidden pixels. Compute 1.00; encoder: drop; He et al. 2021"
+    )
+    assert " ".join(mae.split()).startswith(expected)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["base", "--help"]])
@@ -245,7 +256,9 @@ def test_help_shows_every_option_with_its_value_and_meaning(
     assert "peak learning rate for the global batch as it is; nothing rescales it." in text
     lines = text.splitlines()
     at = lines.index(next(line for line in lines if line.startswith("  --recipe=")))
-    assert "One of mae, uni4eye." in lines[at + 1]
+    named = re.search(r"One of (.*?)\.", " ".join(line.strip() for line in lines[at + 1 : at + 6]))
+    assert named is not None
+    assert named[1].split(", ") == list(registry.names("recipes"))
     assert max(map(len, lines)) <= 100
 
 
