@@ -1,0 +1,149 @@
+"""What a step of every recipe costs beside a step of MAE: operations counted, time measured, against the declared cost.
+
+    python -m benchmarks.recipe_steps --rounds 5
+
+ViT-B/16 (or S with `--size small`) at 224 px with MAE's decoder, 8 x 512, wherever a recipe takes a decoder; each recipe
+races MAE in rounds, CPU seconds of one thread. The declared cost (`core.list_recipes()`) counts multiply-adds of
+transformer layers; a ratio that is more than a quarter off is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Ratio, interleave, machine, publish, rounded
+from core import registry
+from core.batch import Batch
+from core.contract import Contract, Input, Normalisation
+from core.encoders.base import EncoderSpec
+from core.encoders.convnet import ConvNetSpec
+from core.encoders.vit import ViTSpec
+from core.predictors.transformer import TransformerSpec
+from core.recipes.base import Recipe
+from core.rng import key
+from core.testing.samples import filled, grouped
+
+TOLERANCE = 0.25
+
+
+@dataclass(frozen=True)
+class Size:
+    """An encoder and a decoder; `spark` has a ConvNeXt-B, or one of half its width, in place of the ViT."""
+
+    width: int
+    heads: int
+    conv_widths: tuple[int, ...]
+    decoder: tuple[int, int, int] = (512, 8, 16)
+
+
+SIZES = {"base": Size(768, 12, (128, 256, 512, 1024)), "small": Size(384, 6, (64, 128, 256, 512))}
+
+
+def build(name: str, size: Size) -> Recipe:
+    """Build a recipe at full size with fresh weights."""
+    entry = Input(
+        name="photograph",
+        bands=("red", "green", "blue"),
+        patch=(16, 16),
+        size=(224, 224),
+        spacing=(1.0, 1.0),
+        unit="px",
+        normalisation=Normalisation(method="per_image"),
+    )
+    inputs = (grouped(entry) if name == "multimae" else entry,)
+    contract = Contract(inputs=inputs)
+    encoder: EncoderSpec = ViTSpec(contract=contract, width=size.width, depth=12, heads=size.heads)
+    if name == "spark":
+        encoder = ConvNetSpec(contract=contract, widths=size.conv_widths, depths=(3, 3, 27, 3))
+    width, depth, heads = size.decoder
+    return filled(
+        registry.get("recipes", name), encoder, TransformerSpec(width=width, depth=depth, heads=heads)
+    ).build()
+
+
+def batch_for(recipe: Recipe, count: int) -> Batch:
+    """Make a batch of noise of the size that the recipe's loader would give."""
+    entry = recipe.encoder.contract.inputs[0]
+    image = torch.randn(count, 3, *(n * recipe.detail for n in entry.size), generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(count)
+    return Batch(
+        image=image,
+        valid=torch.ones_like(image, dtype=torch.bool),
+        bands=entry.bands,
+        spacing=torch.ones(count, 2),
+        unit="px",
+        offset=torch.zeros(count, 3),
+        scale=torch.ones(count, 3),
+        key=torch.tensor([key(0, index) for index in range(count)]),
+        index=rows,
+        row=rows,
+    )
+
+
+class Step(nn.Module):
+    """A whole training step of a recipe."""
+
+    def __init__(self, recipe: Recipe, batch: Batch) -> None:
+        super().__init__()
+        self.recipe, self.batch = recipe.train(), batch
+        recipe.progress.fill_(0.5)
+        self.optimizer = torch.optim.AdamW((p for p in recipe.parameters() if p.requires_grad), lr=1e-5)
+
+    def loss(self) -> Tensor:
+        return self.recipe(self.batch, self.batch.rng).loss
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss().backward()
+        self.optimizer.step()
+        self.recipe.updated()
+
+
+def operations(step: Step) -> float:
+    """Count forward and backward pass, teachers included."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step.loss().backward()
+    return float(counter.get_total_flops())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", choices=sorted(SIZES), default="base")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--only", default="", help="comma-separated names; none = every recipe")
+    parser.add_argument("--json", type=Path, help="append one JSON line per recipe to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    where = {"machine": machine(torch.device("cpu")), "size": options.size, "batch": options.batch}
+    mae = build("mae", SIZES[options.size])
+    reference = Step(mae, batch_for(mae, options.batch))
+    base = operations(reference)
+    for name in options.only.split(",") if options.only else registry.names("recipes"):
+        recipe = build(name, SIZES[options.size])
+        step = Step(recipe, batch_for(recipe, options.batch))
+        counted = operations(step) / base
+        times = interleave({"mae": reference, name: step}, options.rounds, clock=process_time)
+        ratio = Ratio.of(times[name], times["mae"])
+        declared = registry.get("recipes", name).cost
+        record: dict[str, Any] = {"recipe": name, "declared": declared, "operations": round(counted, 2)}
+        record |= {"time": rounded(ratio), "agrees": abs(ratio.median / declared - 1) <= TOLERANCE}
+        publish([record], where, options.json)
+        mark = "" if record["agrees"] else "   more than 25 % off"
+        text = f"  {name:<14} declared {declared:5.2f}   operations {counted:5.2f}   time {ratio.median:5.2f}{mark}"
+        print(text, file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
