@@ -17,8 +17,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("core", "datasets", "domains")
 
-L0 = "errors shapes geometry bands rng plan batch groups registry config contract preprocess pictures"
-L1 = "patch_embed pos_embed text views maskers fills targets teachers predictors encoders losses heads weights layouts"
+L0 = (
+    "errors shapes geometry bands rng plan batch groups voxel_masks resize registry config contract preprocess pictures"
+)
+L1 = (
+    "patch_embed pos_embed projection text views mask_bank maskers fills targets teachers predictors encoders losses heads "
+    "weights layouts"
+)
 L2 = "recipes"
 L3 = "engine checkpoint inference evaluate finetune viz report cli"
 LEVEL = {name: level for level, names in enumerate((L0, L1, L2, L3)) for name in names.split()}
