@@ -2,11 +2,14 @@
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.11, 3.12 or 3.13)
 #   OUT=runs/second     where `make pretrain` writes
 #   OPTIONS=--steps=90  options for its training
+#   JOBS=4              tests at a time, one thread each; auto = one per core
 
 PYTHON ?= python3
 OUT ?= runs/first
 OPTIONS ?=
+JOBS ?= auto
 BIN := .venv/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 STAMP := .venv/.installed-with-dev
 
 .PHONY: pretrain test test-slow lint types format install clean
@@ -21,10 +24,10 @@ pretrain: $(STAMP) ## pretrain a tiny retina encoder, measure it, write its repo
 	@echo "Open $(OUT)/report.html"
 
 test: $(STAMP) ## the default tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(STAMP) ## the tests that take longer than 2 s each
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -206,7 +206,12 @@ def test_what_does_not_go_together_is_refused_in_one_sentence_before_a_folder_ex
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", ["--recipe mff", f"--recipe simmim {SWIN} {WINDOW}", f"--recipe multimae {VIT} {GROUPS}"]
+    "words",
+    [
+        "--recipe mff",
+        f"--recipe simmim {SWIN} {WINDOW}",
+        f"--recipe multimae {VIT} {GROUPS} --recipe.encoder.contract.inputs.1.groups=[[intensity]]",
+    ],
 )
 def test_both_kinds_of_image_take_turns(train, samples, tmp_path, words):
     turns = ["--data.streams.0.turns=1", "--data.streams.1.batch_size=2"]
