@@ -95,7 +95,7 @@ class LayerFusion(nn.Module):
         """Fuse, then predict (B, N, P)."""
         shares = self.shares.softmax(0)
         value, prefix = tokens.value * shares[-1], tokens.prefix * shares[-1]
-        for share, stage, norm, projection in zip(shares, self.stages, self.norms, self.projections, strict=False):
+        for share, stage, norm, projection in zip(shares[:-1], self.stages, self.norms, self.projections, strict=True):
             level = tokens.levels[stage]
             value = value + share * projection(norm(level.value))
             prefix = prefix + share * projection(norm(level.prefix))

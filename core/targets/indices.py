@@ -91,7 +91,9 @@ class Indices(Target):
             return self
         mean, std = dict(self.mean), dict(self.std)
         for entry in contract.inputs:
-            for band, m, s in zip(entry.bands, entry.normalisation.mean, entry.normalisation.std, strict=False):
+            if entry.normalisation.method != "fixed":
+                continue
+            for band, m, s in zip(entry.bands, entry.normalisation.mean, entry.normalisation.std, strict=True):
                 if (mean.setdefault(band, m), std.setdefault(band, s)) != (m, s):
                     raise ConfigError(
                         f"expected one mean and std for band '{band}', got ({mean[band]}, {std[band]}) and ({m}, {s}): "

@@ -192,7 +192,7 @@ def learn(name: str, seed: int) -> Learned:
     after = probe(recipe.kept(), seed)
     held = batch_of(*gratings(64, 500), epoch=-1, detail=recipe.detail)
     last, blind = loss_of(recipe, held), blind_loss(recipe, held)
-    recipe.load_state_dict(start, strict=False)
+    recipe.load_state_dict(recipe.state_dict() | start)
     return Learned(loss_of(recipe, held), last, blind, before, after)
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from core.layouts.mrm import recipe_weights
-from core.resize import finer, reduced
+from core.resize import finer
 from core.shapes import patchify
 from core.testing.texts import write_tokenizer
 from core.text.model import TextSpec
 from core.weights import place
-from tests.parity.fixture import Fixture, in_raster, make_batch, make_input
-from tests.parity.test_mrm import build
+from tests.parity.fixture import Fixture, make_batch, make_input
+from tests.parity.test_mrm import build, check_encoder
 
 pytestmark = pytest.mark.parity
 
@@ -31,15 +31,7 @@ def built(parity, tmp_path):
 
 
 def test_small_image_latent_and_mask(built):
-    fixture, recipe, batch, _ = built
-    small = reduced(batch, 2, "bicubic")
-    assert torch.equal(small.image, fixture.io["out.imgs_half_bicubic"])
-    plan = recipe.masker(small, small.grid((8, 8)), batch.rng)
-    fixture.close(plan.hide.float(), "out.mask")
-    tokens = recipe.encoder(small, plan)
-    theirs = fixture.io["out.latent"]
-    fixture.close(tokens.prefix, theirs[:, :1])
-    fixture.close(tokens.value, in_raster(theirs[:, 1:], fixture.io["in.noise"]))
+    check_encoder(*built[:3])
 
 
 def test_fine_patches_prediction_condition_and_loss(built):
