@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Ratio, gate, interleave, machine, publish, rounded, say_gates, train_step
+from benchmarks.measure import Ratio, clock_of, gate, interleave, machine, publish, rounded, say_gates, train_step
 from benchmarks.ours import BANDS, HalfseenMae, batch_of
 from benchmarks.sizes import SIZES, Work
 from core import registry
@@ -133,12 +133,7 @@ def main() -> int:
     options = parser.parse_args()
 
     device = torch.device(options.device)
-    clock = time.perf_counter
-    if options.clock == "cpu":
-        if device.type != "cpu":
-            parser.error(f"--clock cpu times the CPU, and the step runs on {device}: leave it out")
-        torch.set_num_threads(1)
-        clock = time.process_time
+    clock = clock_of(options.clock, device, parser)
     where = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -67,6 +68,16 @@ def interleave(
             if turn >= 0:
                 times[name].append(clock() - start)
     return times
+
+
+def clock_of(name: str, device: torch.device, parser: argparse.ArgumentParser) -> Callable[[], float]:
+    """Give the clock that `--clock` names: `wall`, or `cpu`, which counts the seconds that one thread computed."""
+    if name == "wall":
+        return time.perf_counter
+    if device.type != "cpu":
+        parser.error(f"--clock cpu times the CPU, and the step runs on {device}: leave it out")
+    torch.set_num_threads(1)
+    return time.process_time
 
 
 def train_step(module: nn.Module, images: torch.Tensor, *, lr: float = 1e-4) -> Callable[[], None]:

@@ -20,7 +20,18 @@ from typing import Any
 import torch
 
 from benchmarks.imports import import_pairs
-from benchmarks.measure import Ratio, gate, interleave, machine, publish, rounded, say_gates, train_flops, train_step
+from benchmarks.measure import (
+    Ratio,
+    clock_of,
+    gate,
+    interleave,
+    machine,
+    publish,
+    rounded,
+    say_gates,
+    train_flops,
+    train_step,
+)
 from benchmarks.ours import HalfseenEncoder, HalfseenMae
 from benchmarks.peers import PEERS, version
 from benchmarks.plain_mae import PlainAllTokens, PlainMae
@@ -106,12 +117,7 @@ def main() -> int:
     options = parser.parse_args()
 
     device = torch.device(options.device)
-    clock = time.perf_counter
-    if options.clock == "cpu":
-        if device.type != "cpu":
-            parser.error(f"--clock cpu times the CPU, and the step runs on {device}: leave it out")
-        torch.set_num_threads(1)
-        clock = time.process_time
+    clock = clock_of(options.clock, device, parser)
     where = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(device),
