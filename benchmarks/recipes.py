@@ -241,17 +241,19 @@ def _page(records: dict[tuple[str, str], dict[str, Any]], options: argparse.Name
     lines = [
         "# Recipes, measured",
         "",
-        f"Written by `python -m benchmarks.recipes --seconds {options.seconds:g}` on {machine(torch.device('cpu'))}, one thread",
-        "for each run. Every recipe had the same encoder (ViT, width 192, depth 6; `spark` a convolutional one), the same",
-        "optimiser and the same CPU seconds of training steps on each set; nothing was tuned for any. Scores are balanced",
-        "accuracy of frozen features by cross-validation, with 95 % intervals over the images. `maskalign`, `mr_mae` and `dmae`",
-        "are taught by the `mae` encoder of the same set, whose own training is not counted.",
+        f"Written by `python -m benchmarks.recipes` on {machine(torch.device('cpu'))}, one thread for each run. Every recipe",
+        "had the same encoder (ViT, width 192, depth 6; `spark` a convolutional one), the same optimiser and, on each set, the",
+        "same CPU seconds of training steps; nothing was tuned for any. Scores are balanced accuracy of frozen features by",
+        "cross-validation, with 95 % intervals over the images. `maskalign`, `mr_mae` and `dmae` are taught by the `mae` encoder",
+        "of the same set, whose own training is not counted.",
     ]
     notes = {name: load(name, options.data).note for name in options.sets.split(",")}
     for where, note in notes.items():
         rows = [record for record in records.values() if record["set"] == where]
         rows.sort(key=lambda record: -record["scores"][LinearProbe().name][0] if "scores" in record else 1.0)
-        lines += ["", f"## {where}", "", f"{note[0].upper()}{note[1:]}.", "", *_table(rows)]
+        budget = "/".join(f"{seconds:g}" for seconds in sorted({row["seconds"] for row in rows}))
+        command = f"--sets {where} --seconds {budget}"
+        lines += ["", f"## {where}", "", f"{note[0].upper()}{note[1:]}. `{command}`", "", *_table(rows)]
     return "\n".join(lines) + "\n"
 
 
