@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,9 @@ from core.errors import ConfigError, MissingDataError, nearest
 T = TypeVar("T")
 Tree = dict[str, Any]
 KIND = "kind"
+_COMMA = re.compile(
+    r",(?![^\[\]]*\])"
+)  # one between values, not one of a list inside a value: `geotiff.bands=[red,nir]`
 FLAG = object()  # an option named without a value: True where a truth is wanted, an error elsewhere
 
 
@@ -279,7 +283,7 @@ def _coerce_tuple(args: tuple[Any, ...], value: Any, path: str) -> Any:
     if isinstance(value, Typed):
         text, parsed = value, _parsed(value)
         parsed_is_list = isinstance(parsed, list)
-        value = parsed if parsed_is_list else [Typed(piece.strip()) for piece in text.split(",") if piece.strip()]
+        value = parsed if parsed_is_list else [Typed(piece.strip()) for piece in _COMMA.split(text) if piece.strip()]
     if not isinstance(value, (list, tuple)):
         raise _wrong(path, "a list", value)
     endless = len(args) == 2 and args[1] is Ellipsis

@@ -79,6 +79,7 @@ def test_part_is_written_under_its_file_name() -> None:
         ("names", "[x, y]", ("x", "y")),
         ("names", "x,y", ("x", "y")),
         ("names", "one", ("one",)),
+        ("names", "of=[x,y],z", ("of=[x,y]", "z")),
         ("names", "[]", ()),
         ("parts.0.size", "[16,16]", (16, 16)),
         ("parts.0.mode", "drop", "drop"),
