@@ -5,12 +5,14 @@ And, for those who train one, how many crops an image gives (`Tiles`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from core.bands import BandNames
+from core.bands import Band, BandNames
 from core.errors import BandError, ConfigError
 from core.geometry import Unit
+from core.sensors import get_sensor
 from core.shapes import Grid
 
 
@@ -24,11 +26,17 @@ class Normalisation:
             image and band, for modalities without an absolute scale.
         mean: one number per band, `fixed` only.
         std: one number per band, `fixed` only.
+        clip: the least and the greatest physical value per band, beyond which values are cut off before they are normalised;
+            `fixed` only, none = nothing is cut off.
+        full_scale: False: a file's numbers are physical values as they are, or by the file's own scaling; full scale is 1
+            whatever its type. Of every sensor whose bands have a physical unit.
     """
 
     method: Literal["fixed", "per_image"]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    clip: tuple[tuple[float, float], ...] = ()
+    full_scale: bool = True
 
     def __post_init__(self) -> None:
         if (
@@ -39,6 +47,12 @@ class Normalisation:
             raise ConfigError(
                 f"expected mean and positive std per band for 'fixed' and none for 'per_image', got {self}."
             )
+        if not all(math.isfinite(number) for number in (*self.mean, *self.std)):
+            raise ConfigError(f"expected finite mean and std per band, got {self}.")
+        if self.clip and len(self.clip) != len(self.mean):
+            raise ConfigError(f"expected as many bounds to clip to as means, and none for 'per_image', got {self}.")
+        if not all(math.isfinite(low) and math.isfinite(high) and low < high for low, high in self.clip):
+            raise ConfigError(f"expected finite bounds (low, high) with low < high to clip to, got {self.clip}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +71,7 @@ class Input:
         normalisation: the value space.
         background: `dark`: a black surround (a fundus photograph's corners) is not data; `none`: every voxel is.
         groups: bands that share a token, such as those of one resolution; none = every token holds all bands.
+        sensor: what the band names mean, a name of `core.sensors`; none = unknown, and nothing can be checked.
     """
 
     name: str
@@ -69,6 +84,7 @@ class Input:
     background: Literal["none", "dark"] = "none"
     whole_size: tuple[int, ...] | None = None
     groups: tuple[BandNames, ...] = ()
+    sensor: str = ""
 
     def __post_init__(self) -> None:
         grouped = [band for group in self.groups for band in group]
@@ -89,6 +105,46 @@ class Input:
                 )
         if self.normalisation.mean and len(self.normalisation.mean) != len(self.bands):
             raise ConfigError(f"input '{self.name}': expected one mean per band of {self.bands}.")
+        self._check_sensor()
+
+    def _check_sensor(self) -> None:
+        physical = sorted({band.unit for band in self.described} - {"full scale"})
+        if physical and self.normalisation.method == "fixed" and self.normalisation.full_scale:
+            raise ConfigError(
+                f"input '{self.name}': bands of sensor '{self.sensor}' are in {' and '.join(physical)}, not in shares of a "
+                "file type's full scale; write its normalisation with full_scale=False."
+            )
+
+    @property
+    def described(self) -> tuple[Band, ...]:
+        """What the sensor says of each band, in the order of `bands`; empty where no sensor is named."""
+        if not self.sensor:
+            return ()
+        sensor = get_sensor(self.sensor)
+        try:
+            return tuple(sensor.find(band) for band in self.bands)
+        except BandError as error:
+            raise ConfigError(f"input '{self.name}': {error}") from error
+
+    def named(self, bands: BandNames) -> BandNames:
+        """Call the bands of an image as this input does, where its sensor knows them by another name, such as `B4` for `B04`.
+
+        A name that the input itself uses is left alone, and so is all that the sensor does not know.
+
+        Raises:
+            BandError: two bands of the image are one band of the sensor.
+        """
+        if not self.sensor:
+            return bands
+        sensor = get_sensor(self.sensor)
+        wanted = {sensor.find(band).name: band for band in self.bands if band not in bands}
+        renamed = tuple(wanted.get(sensor.find(band).name, band) if band in sensor else band for band in bands)
+        twice = [band for band in wanted.values() if renamed.count(band) > 1]
+        if twice:
+            raise BandError(
+                f"input '{self.name}': expected one band for {twice}, but several of {bands} are names of it."
+            )
+        return renamed
 
     @property
     def ndim(self) -> int:
@@ -148,13 +204,17 @@ class Contract:
             raise ConfigError(f"expected at least one input, each with its own name, got {names}.")
 
     def input_for(self, ndim: int, bands: BandNames) -> Input:
-        """Find the input that fits an image: same rank, and all its bands present.
+        """Find the input that fits an image: same rank, and all its bands present, by the same names before by others.
 
         Raises:
             BandError: none fits; the message lists what the encoder reads.
         """
-        for entry in self.inputs:
-            if entry.ndim == ndim and set(entry.bands) <= set(bands):
+        ranked = [entry for entry in self.inputs if entry.ndim == ndim]
+        for entry in ranked:
+            if set(entry.bands) <= set(bands):
+                return entry
+        for entry in ranked:
+            if set(entry.bands) <= set(entry.named(bands)):
                 return entry
         reads = "; ".join(f"{e.ndim}D {e.bands}" for e in self.inputs)
         raise BandError(f"expected an image that this encoder reads ({reads}), got {ndim}D with bands {bands}.")

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from core.bands import BandNames, align
 from core.contract import Input, Normalisation
-from core.errors import DataError, ShapeError
+from core.errors import BandError, DataError, ShapeError
+from core.sensors._ranges import check_range as check_range
 
 Window = tuple[slice, ...]
 
@@ -49,21 +50,25 @@ def prepare(
     valid: np.ndarray | None = None,
     mask: np.ndarray | None = None,
     scaling: Sequence[tuple[float, float]] | None = None,
+    check: bool = True,
 ) -> Prepared:
     """Turn a whole image (C, *S) of any size into an encoder's input of `entry.whole` voxels.
 
-    Bands are picked by name, what is not data is found (`measured`), the content is fitted (`fit`), and the value space
-    is worked out (`offset_scale`). `valid` (*S) or (C, *S), of the bands given, overrides the search for what is data; `mask`
-    (C, *S) is joined with what the search finds, such as where a file has no nodata. `scaling` says per band given how raw
-    values become physical ones.
+    Bands are picked by name (`Input.named`), what is not data is found (`measured`), the content is fitted (`fit`), the
+    value space is worked out (`offset_scale`), and values beyond `clip` are cut off after the fit, as in crops. `valid` (*S)
+    or (C, *S), of the bands given, overrides the search for what is data; `mask` (C, *S) is joined with what the search
+    finds, such as where a file has no nodata. `scaling` says per band given how raw values become physical ones. `check`
+    refuses values that are not in the unit of the encoder's sensor (`check_range`), by their 1st, 50th and 99th percentiles.
 
     Raises:
-        BandError: a band that the encoder names is missing.
+        BandError: a band that the encoder names is missing, or its values are in another unit.
         ShapeError: the image has another rank than the encoder's input.
     """
     if image.ndim != entry.ndim + 1:
         raise ShapeError(f"expected an image (C, *S) of {entry.ndim} spatial axes, got shape {image.shape}.")
-    order = align(bands, entry.bands)
+    if len(bands) != len(image):
+        raise BandError(f"expected one name for each of {len(image)} channels, got {len(bands)} names: {bands}.")
+    order = align(entry.named(bands), entry.bands)
     picked = list(range(len(bands))) if order is None else list(order)
     if valid is not None:
         valid = valid if valid.ndim == image.ndim else valid[None]
@@ -88,6 +93,12 @@ def prepare(
         fitted, valid = window_of(image, valid, box, entry.whole)
     else:
         fitted, valid = fit(image, valid[0], entry.whole)
+    if check and entry.sensor:
+        check_range(entry, *_percentiles(fitted, valid, image.dtype, entry, chosen), source="image")
+    if (bounds := clip_bounds(entry.normalisation)) is not None:
+        ends = [offset + bound / scale for bound in bounds]  # as raw values; a negative scaling swaps them
+        least, most = (end.reshape(-1, *(1,) * entry.ndim) for end in (np.minimum(*ends), np.maximum(*ends)))
+        fitted = np.where(valid, np.clip(fitted, least, most), fitted)
     return Prepared(image=fitted, valid=valid, offset=offset, scale=scale)
 
 
@@ -309,7 +320,7 @@ def offset_scale(
         offset = (np.array(normalisation.mean) - shifts) / steps
         spread = np.array(normalisation.std) / steps
     elif normalisation.method == "fixed":
-        top = full_scale(dtype)
+        top = full_scale(dtype) if normalisation.full_scale else 1.0
         offset, spread = np.array(normalisation.mean) * top, np.array(normalisation.std) * top
     else:
         if mean is None or std is None or not (np.isfinite(mean).all() and np.isfinite(std).all()):
@@ -317,6 +328,35 @@ def offset_scale(
         offset = np.asarray(mean, dtype=np.float64)
         spread = np.where(np.asarray(std) > 0, std, 1.0) * np.sign(steps)
     return offset.astype(np.float32), (1.0 / spread).astype(np.float32)
+
+
+def clip_bounds(normalisation: Normalisation) -> tuple[np.ndarray, np.ndarray] | None:
+    """Give the least and the greatest value per band in the encoder's value space, (C,) float32 each; None = unbounded."""
+    if not normalisation.clip:
+        return None
+    mean, std = np.array(normalisation.mean), np.array(normalisation.std)
+    low, high = (np.array(bound) for bound in zip(*normalisation.clip, strict=True))
+    return ((low - mean) / std).astype(np.float32), ((high - mean) / std).astype(np.float32)
+
+
+def _percentiles(
+    raw: np.ndarray,
+    valid: np.ndarray,
+    dtype: np.dtype,
+    entry: Input,
+    scaling: Sequence[tuple[float, float]] | None,
+) -> list[np.ndarray]:
+    """Measure the 1st, 50th and 99th percentile of each band (C, *S) as physical values; NaN where nothing is valid."""
+    found = []
+    for at, (band, inside) in enumerate(zip(raw, np.broadcast_to(valid, raw.shape), strict=True)):
+        values = band[inside]
+        numbers = np.percentile(values, [1, 50, 99]) if values.size else np.full(3, np.nan)
+        if scaling is not None:
+            numbers = np.sort(numbers * scaling[at][0] + scaling[at][1])
+        elif entry.described[at].unit == "full scale":
+            numbers = numbers / full_scale(dtype)
+        found.append(numbers)
+    return list(np.stack(found, axis=1))
 
 
 def _dilate(mask: np.ndarray) -> np.ndarray:

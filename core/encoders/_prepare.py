@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from core.batch import Batch, valid_tokens
 from core.contract import Contract, Input
 from core.errors import DataError
 from core.plan import Plan
+from core.preprocess import clip_bounds
 from core.shapes import Grid
 
 
@@ -27,7 +28,19 @@ def prepared(contract: Contract, batch: Batch) -> tuple[Batch, Input]:
             f"input '{entry.name}': expected spacing in {entry.unit}, got {batch.unit}: "
             "declare the spacing of the files, or use an encoder trained without it."
         )
-    return batch.aligned(entry.bands).normalised(), entry
+    if batch.bands != entry.bands:
+        batch = replace(batch, bands=entry.named(batch.bands)).aligned(entry.bands)
+    return _clipped(batch.normalised(), entry), entry
+
+
+def _clipped(batch: Batch, entry: Input) -> Batch:
+    """Cut off what the input's normalisation says, in the value space; what is not valid stays 0."""
+    bounds = clip_bounds(entry.normalisation)
+    if bounds is None:
+        return batch
+    ones = (1,) * entry.ndim
+    low, high = (torch.from_numpy(bound).to(batch.image.device).reshape(-1, *ones) for bound in bounds)
+    return replace(batch, image=batch.image.clamp(low, high).masked_fill_(~batch.valid, 0.0))
 
 
 @dataclass(frozen=True, eq=False)

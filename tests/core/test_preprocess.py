@@ -13,6 +13,7 @@ from core.contract import Input, Normalisation
 from core.errors import BandError, DataError, ShapeError
 from core.preprocess import (
     centred,
+    check_range,
     content_box,
     cut,
     fit,
@@ -245,3 +246,168 @@ def test_prepare_of_nan_voxels_does_not_see_them() -> None:
     np.testing.assert_allclose(ready.offset, inside.mean(), rtol=1e-5)
     np.testing.assert_allclose(1 / ready.scale, inside.std(), rtol=1e-5)
     assert np.isfinite(ready.image).all()
+
+
+REFLECTANCE = Input(
+    name="scene",
+    bands=("B04", "B08"),
+    patch=(2, 2),
+    size=(8, 8),
+    spacing=(10.0, 10.0),
+    unit="m",
+    sensor="sentinel2_l2a",
+    normalisation=Normalisation(
+        method="fixed", mean=(0.1, 0.2), std=(0.1, 0.05), clip=((0.0, 0.3), (0.05, 0.25)), full_scale=False
+    ),
+)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_physical_values_have_no_full_scale(dtype: type) -> None:
+    offset, scale = offset_scale(REFLECTANCE.normalisation, np.dtype(dtype))
+    np.testing.assert_allclose((np.array([0.3, 0.3]) - offset) * scale, [2.0, 2.0], rtol=1e-5)
+    offset, scale = offset_scale(REFLECTANCE.normalisation, np.dtype(dtype), scaling=[(1e-4, -0.1)] * 2)
+    np.testing.assert_allclose((np.array([4000.0, 4000.0]) - offset) * scale, [2.0, 2.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-4, -1e-4])
+def test_values_beyond_the_bounds_are_cut_off_in_physical_values(factor: float) -> None:
+    raw = np.array([[-500, 0, 1000, 3000, 9000, 2500, 500, 2500]] * 8, np.int16) * int(np.sign(factor))
+    ready = prepare(np.stack([raw, raw]), ("B08", "B04"), REFLECTANCE, scaling=[(factor, 0.0)] * 2)
+    values = (ready.image - ready.offset[:, None, None]) * ready.scale[:, None, None]
+    red, infrared = values[0, 0] * 0.1 + 0.1, values[1, 0] * 0.05 + 0.2
+    np.testing.assert_allclose(red, [0.0, 0.0, 0.1, 0.3, 0.3, 0.25, 0.05, 0.25], atol=1e-6)
+    np.testing.assert_allclose(infrared, [0.05, 0.05, 0.1, 0.25, 0.25, 0.25, 0.05, 0.25], atol=1e-6)
+
+
+def test_scalings_go_with_their_bands_and_bands_by_their_other_names() -> None:
+    image = np.stack([np.full((8, 8), 50), np.full((8, 8), 100), np.full((8, 8), 7)]).astype(np.int16)
+    ready = prepare(image, ("B8", "B4", "qa"), REFLECTANCE, scaling=[(4e-3, 0.0), (1e-3, 0.1), (1.0, 0.0)])
+    values = (ready.image - ready.offset[:, None, None]) * ready.scale[:, None, None]
+    np.testing.assert_allclose(values[:, 0, 0], [(0.2 - 0.1) / 0.1, 0.0], atol=1e-5)
+
+
+def test_bounds_leave_what_is_not_valid_at_zero() -> None:
+    image = np.full((2, 8, 8), 0.2, np.float32)
+    image[1, :4] = np.nan
+    ready = prepare(image, ("B04", "B08"), REFLECTANCE)
+    assert ready.valid[0].all()
+    assert not ready.valid[1, :4].any()
+    assert (ready.image[1, :4] == 0.0).all()  # 0 lies below the bounds of this band
+
+
+def test_encoders_cut_off_crops_as_prepare_cuts_off_whole_images() -> None:
+    import torch
+
+    from core.batch import Batch
+    from core.contract import Contract
+    from core.encoders._prepare import prepared
+
+    space = replace(REFLECTANCE.normalisation, clip=((0.15, 0.3), (0.05, 0.25)))  # without the mean of B04, value 0
+    entry = replace(REFLECTANCE, normalisation=space)
+    image = rng().uniform(-0.2, 0.6, (2, 8, 8)).astype(np.float32)
+    image[0, 0] = np.nan
+    ready = prepare(image, ("B04", "B08"), entry)
+    zero = torch.zeros(1, dtype=torch.int64)
+    batch = Batch(
+        image=torch.from_numpy(image)[None],
+        valid=torch.ones(1, 2, 8, 8, dtype=torch.bool),
+        bands=("B04", "B08"),
+        spacing=torch.tensor([[10.0, 10.0]]),
+        unit="m",
+        offset=torch.from_numpy(ready.offset)[None],
+        scale=torch.from_numpy(ready.scale)[None],
+        key=zero,
+        index=zero,
+        row=zero,
+    )
+    crop = prepared(Contract(inputs=(entry,)), batch)[0]
+    expected = (ready.image - ready.offset[:, None, None]) * ready.scale[:, None, None]
+    assert torch.equal(crop.valid[0], torch.from_numpy(ready.valid))
+    np.testing.assert_allclose(crop.image[0].numpy(), np.where(ready.valid, expected, 0.0), atol=1e-6)
+    assert crop.image[0, 0].max() == pytest.approx(2.0)
+    assert crop.image[0, 0, 1:].min() == pytest.approx(0.5)
+    assert (crop.image[0, 0, 0] == 0.0).all()
+    assert crop.image[0, 1].min() == pytest.approx(-3.0)
+
+
+def by_median(*medians: float, entry: Input = REFLECTANCE, spread: float = 0.5, source: str = "scene.tif") -> None:
+    median = np.array(medians)
+    check_range(entry, median - spread * np.abs(median), median, median + spread * np.abs(median), source=source)
+
+
+def sensed(sensor: str, *bands: str) -> Input:
+    return replace(REFLECTANCE, bands=bands, sensor=sensor, normalisation=Normalisation(method="per_image"))
+
+
+def test_plausible_values_and_bands_without_data_pass() -> None:
+    by_median(0.05, 0.3)
+    by_median(-0.02, 1.4)  # a shadow after correction; a bright cloud
+    by_median(np.nan, 0.3)
+    by_median(12.0, 288.0, entry=sensed("modis_toa14", "B01", "B31"))
+    by_median(0.001, 288.0, entry=sensed("modis_toa14", "B01", "B31"))  # night
+    by_median(-11.0, -18.0, entry=sensed("sentinel1", "VV", "VH"))
+    by_median(5000.0, 5000.0, entry=replace(REFLECTANCE, sensor=""))  # nothing is known, nothing is said
+
+
+@pytest.mark.parametrize(
+    ("sensor", "bands", "medians", "words"),
+    [
+        ("sentinel2_l2a", ("B04", "B08"), (1200.0, 2500.0), "band B04 has median 1200 (and 1 more), the encoder expects "
+         "reflectance in 0..1: it looks like counts, divide by 10000"),
+        ("sentinel2_l2a", ("B04", "B08"), (0.1, 25.0), "band B08 has median 25, the encoder expects reflectance in 0..1: it "
+         "looks like percent"),
+        ("modis_toa14", ("B01", "B31"), (12.0, 15.0), "band B31 has median 15, the encoder expects brightness temperature in K: "
+         "it looks like degrees Celsius or radiance"),
+        ("modis_toa14", ("B01", "B31"), (9000.0, 280.0), "B01 has median 9000, the encoder expects reflectance in percent"),
+        ("modis_toa14", ("B01", "B03", "B31"), (0.1, 0.2, 280.0), "the bands B01, B03 lie between 0.05 and 0.3, which is "
+         "reflectance in 0..1; the encoder expects reflectance in percent, 0..100: multiply by 100"),
+        ("sentinel1", ("VV", "VH"), (0.08, 0.02), "the bands VV, VH lie between 0.01 and 0.12, which is linear power or "
+         "amplitude; the encoder expects backscatter in dB"),
+        ("sentinel1", ("VV", "VH"), (220.0, 90.0), "it looks like amplitude counts"),
+        ("rgb", ("red", "green"), (90.0, 80.0), "divide by the full scale of the file's type"),
+        ("landsat8", ("B10",), (29000.0,), "band B10 has median 29000, the encoder expects brightness temperature in K: it "
+         "looks like counts"),
+        ("sentinel2_l2a", ("B04",), (-9999.0,), "plausible is -0.2 to 2, convert the values"),
+    ],
+)  # fmt: skip
+def test_values_in_another_unit_are_refused_in_a_sentence(sensor, bands, medians, words) -> None:
+    with pytest.raises(BandError) as caught:
+        by_median(*medians, entry=sensed(sensor, *bands))
+    assert str(caught.value).startswith("scene.tif: ")
+    assert words in str(caught.value)
+
+
+def test_fill_values_that_nobody_declared_are_found_by_the_outer_percentiles() -> None:
+    low, median, high = np.array([-9999.0, 0.1]), np.array([0.1, 0.1]), np.array([0.2, 0.3])
+    with pytest.raises(BandError, match="values reach -9999, declare it as nodata"):
+        check_range(REFLECTANCE, low, median, high, source="x")
+    with pytest.raises(BandError, match="looks like counts"):  # mostly 0, nodata of a scene at the edge of its swath
+        check_range(REFLECTANCE, median * 0, median * 0, np.array([3000.0, 0.0]), source="x")
+    with pytest.raises(ShapeError, match="three numbers for each of"):
+        check_range(REFLECTANCE, low[:1], median[:1], high[:1], source="x")
+
+
+def test_prepare_refuses_counts_and_takes_them_with_their_scaling() -> None:
+    counts = rng().integers(500, 4000, (2, 8, 8)).astype(np.uint16)
+    with pytest.raises(
+        BandError, match=r"image: band B04 has median [0-9.]+ \(and 1 more\), the encoder expects reflectance"
+    ):
+        prepare(counts, ("B04", "B08"), REFLECTANCE)
+    ready = prepare(counts, ("B04", "B08"), REFLECTANCE, scaling=[(1e-4, 0.0)] * 2)
+    same = prepare((counts * 1e-4).astype(np.float32), ("B04", "B08"), REFLECTANCE)
+    np.testing.assert_allclose(
+        (ready.image - ready.offset[:, None, None]) * ready.scale[:, None, None],
+        (same.image - same.offset[:, None, None]) * same.scale[:, None, None],
+        atol=1e-4,
+    )
+    assert prepare(counts, ("B04", "B08"), REFLECTANCE, check=False).image.max() <= 0.3  # cut off, as it is told
+    picture = replace(
+        PHOTOGRAPH, sensor="rgb", background="none", normalisation=replace(PHOTOGRAPH.normalisation, mean=(0.5,) * 3)
+    )
+    prepare(rng().integers(0, 255, (3, 40, 40)).astype(np.uint8), RGB, picture)  # 8 bit is full scale
+
+
+def test_an_image_without_any_measured_pixel_is_prepared_and_not_judged() -> None:
+    ready = prepare(np.full((2, 8, 8), np.nan, np.float32), ("B04", "B08"), REFLECTANCE)
+    assert not ready.valid.any()
