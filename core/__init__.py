@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from core.batch import Batch
     from core.contract import Contract, Input, Normalisation
+    from core.encoders.cards import list_encoders
     from core.encoders.load import Encoder, load_encoder
     from core.errors import HalfseenError
+    from core.heads.load import Model, load_model
     from core.recipes._facts import list_recipes
     from core.shapes import Grid, patchify, unpatchify
 
@@ -25,9 +27,12 @@ _HOME = {
     "Grid": "core.shapes",
     "HalfseenError": "core.errors",
     "Input": "core.contract",
+    "Model": "core.heads.load",
     "Normalisation": "core.contract",
+    "list_encoders": "core.encoders.cards",
     "list_recipes": "core.recipes._facts",
     "load_encoder": "core.encoders.load",
+    "load_model": "core.heads.load",
     "patchify": "core.shapes",
     "unpatchify": "core.shapes",
 }
@@ -39,9 +44,12 @@ __all__ = [
     "Grid",
     "HalfseenError",
     "Input",
+    "Model",
     "Normalisation",
+    "list_encoders",
     "list_recipes",
     "load_encoder",
+    "load_model",
     "patchify",
     "unpatchify",
 ]

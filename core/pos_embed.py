@@ -2,9 +2,13 @@
 
 Positions are computed, never stored, unless a foreign checkpoint brings a table of its own. One unit of position is one
 patch at the input's nominal spacing, so one encoder serves several spacings and an image at the nominal one sees MAE's table.
+Released encoders count otherwise; `PositionRule` says how.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,12 +16,60 @@ from torch.nn import functional
 
 from core.batch import Batch
 from core.contract import Input
-from core.errors import ShapeError
+from core.errors import ConfigError, ShapeError
 from core.shapes import Grid
 
 
-def axis_widths(width: int, ndim: int) -> tuple[int, ...]:
-    """Share D channels among the axes, in the order x, y(, z): equal even parts, the last takes what is left."""
+@dataclass(frozen=True, kw_only=True)
+class PositionRule:
+    """How an encoder counts places.
+
+    Attributes:
+        count: `image`: lengths from the corner of the whole image; `crop`: lengths from the corner of the crop (Scale-MAE,
+            Reed et al. 2022, arXiv 2212.14532, 3.1); `index`: patches from the corner of the crop, whatever the spacing
+            (MAE, He et al. 2021, arXiv 2111.06377).
+        unit: spacing, in the input's unit, whose patch is one unit of length; none = the input's nominal spacing. Scale-MAE
+            counts patches of 1 m pixels.
+        shares: how the channels are shared among x, y, z; none = alike. With more shares than axes an image lies at 0 of
+            those that it lacks: a single scene among the encoder's time series.
+        group_channels: of D, the last ones, which say where a token's band group stands in the row of groups, beside the
+            position in the others (SatMAE, Cong et al. 2022, arXiv 2207.08051, 3.3: 256 of 768 or 1024); 0 = none do, and
+            the learned vectors of the patch embedding alone tell groups apart.
+    """
+
+    count: Literal["image", "crop", "index"] = "image"
+    unit: float | None = None
+    shares: tuple[int, ...] = ()
+    group_channels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.unit is not None and (self.unit <= 0 or self.count == "index"):
+            raise ConfigError(
+                f"expected a positive unit of length, and none where patches are counted, got {self.unit} with count "
+                f"'{self.count}'."
+            )
+        if self.shares and (len(self.shares) not in (2, 3) or min(self.shares) < 1):
+            raise ConfigError(f"expected a positive share for each of x, y and perhaps z, got {self.shares}.")
+        if self.group_channels < 0 or self.group_channels % 2:
+            raise ConfigError(f"expected an even number of channels for the band groups, got {self.group_channels}.")
+
+
+OURS = PositionRule()
+
+
+def axis_widths(width: int, ndim: int, shares: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Share D channels among the axes, in the order x, y(, z): equal even parts, the last takes what is left.
+
+    Given `shares`, by those: 1024 channels by (6, 6, 4) are 384, 384 and 256.
+
+    Raises:
+        ShapeError: the width is too small, or the shares do not make even parts of it.
+    """
+    if shares:
+        parts = tuple(width * share // sum(shares) for share in shares)
+        if len(shares) < ndim or width % sum(shares) or any(part % 2 for part in parts):
+            raise ShapeError(f"expected a width that {shares} shares out evenly to {ndim} axes, got {width}.")
+        return parts
     if width % 2 or width < 2 * ndim:
         raise ShapeError(f"expected an even width of at least {2 * ndim} for {ndim}D positions, got {width}.")
     part = width // (2 * ndim) * 2
@@ -32,7 +84,13 @@ def sincos(position: Tensor, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def grid_positions(grid: Grid, width: int, scale: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
+def grid_positions(
+    grid: Grid,
+    width: int,
+    scale: Tensor | None = None,
+    origin: Tensor | None = None,
+    shares: tuple[int, ...] = (),
+) -> Tensor:
     """Encode every token's place, (1 or B, N, D) float32.
 
     Source: He et al. 2021, arXiv 2111.06377 (2D tables). Deviations: any rank; a third axis appends its own channels,
@@ -43,12 +101,13 @@ def grid_positions(grid: Grid, width: int, scale: Tensor | None = None, origin: 
         width: D, even.
         scale: (B, ndim) spacing of each sample divided by the nominal one, array order; None = nominal.
         origin: (B, ndim) place of the first token, in patches at the nominal spacing; None = 0.
+        shares: as in `PositionRule`.
     """
     precise = torch.float32 if scale is not None and scale.device.type == "mps" else torch.float64
     factor = torch.ones(1, grid.ndim, dtype=precise) if scale is None else scale.to(precise)
-    batch, widths = factor.shape[0], axis_widths(width, grid.ndim)
+    batch, widths = factor.shape[0], axis_widths(width, grid.ndim, shares)
     parts = []
-    for channels, axis in zip(widths, reversed(range(grid.ndim)), strict=True):  # x is the last array axis
+    for channels, axis in zip(widths[: grid.ndim], reversed(range(grid.ndim)), strict=True):  # x is the last array axis
         steps = torch.arange(grid.tokens[axis], dtype=precise, device=factor.device)
         place = steps[None] * factor[:, axis, None]
         if origin is not None:
@@ -57,15 +116,36 @@ def grid_positions(grid: Grid, width: int, scale: Tensor | None = None, origin: 
         shape = [batch, *(1 for _ in grid.tokens), channels]
         shape[1 + axis] = grid.tokens[axis]
         parts.append(code.reshape(shape).expand(batch, *grid.tokens, channels))
+    for channels in widths[grid.ndim :]:
+        code = sincos(torch.zeros(1, dtype=precise, device=factor.device), channels).to(torch.float32)
+        parts.append(code.expand(batch, *grid.tokens, channels))
     return torch.cat(parts, dim=-1).reshape(batch, grid.num_places, width)
 
 
-def batch_positions(batch: Batch, entry: Input, grid: Grid, width: int) -> Tensor:
-    """Encode where every token of a batch is, (B, N, D): in its whole image, measured in patches at nominal spacing."""
-    nominal = torch.tensor(entry.spacing, device=batch.spacing.device)
-    patch = nominal * torch.tensor(entry.patch, device=nominal.device)
-    origin = None if batch.origin is None else batch.origin / patch
-    return grid_positions(grid, width, batch.spacing / nominal, origin)
+def batch_positions(batch: Batch, entry: Input, grid: Grid, width: int, rule: PositionRule = OURS) -> Tensor:
+    """Encode the places of a batch, (1 or B, places, D); the rule says what is counted, `OURS` = in the whole image."""
+    if rule.count == "index":
+        return grid_positions(grid, width, torch.ones_like(batch.spacing[:1]), shares=rule.shares)
+    unit = torch.tensor(entry.spacing, device=batch.spacing.device)
+    if rule.unit is not None:
+        unit = torch.full_like(unit, rule.unit)
+    origin = None
+    if rule.count == "image" and batch.origin is not None:
+        origin = batch.origin / (unit * torch.tensor(entry.patch, device=unit.device))
+    return grid_positions(grid, width, batch.spacing / unit, origin, rule.shares)
+
+
+def by_groups(places: Tensor, num_groups: int, channels: int = 0) -> Tensor:
+    """Lay out the codes of places (B, places, D) for every band group, (B, groups * places, D + channels), group by group.
+
+    Given `channels`, the number of each token's group is encoded in them.
+    """
+    everywhere = places.repeat(1, num_groups, 1)
+    if not channels:
+        return everywhere
+    number = torch.arange(num_groups, dtype=torch.float32, device=places.device)
+    codes = sincos(number, channels).to(places.dtype).repeat_interleave(places.shape[1], dim=0)
+    return torch.cat([everywhere, codes.expand(len(places), -1, -1)], dim=2)
 
 
 def resample_table(table: Tensor, have: tuple[int, ...], want: tuple[int, ...]) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.bands import BandNames
+from core.bands import RGB, BandNames
 from core.batch import Batch
-from core.config import from_dict
 from core.contract import Contract, Input
-from core.encoders.base import Backbone, EncoderSpec, Pool
-from core.errors import BandError, CheckpointError, MissingDataError, ShapeError
+from core.encoders._adapt import Method
+from core.encoders._sources import Acceptance, folder_of, for_bands, published, stored
+from core.encoders.base import Backbone, Pool
+from core.encoders.cards import get_card
+from core.errors import BandError, ConfigError, GeometryError, ShapeError
 from core.preprocess import prepare
-from core.weights import FORMAT, Placement, place, read_weights
+from core.weights import Placement, build_with
 
 
 class Encoder(nn.Module):
@@ -26,7 +29,7 @@ class Encoder(nn.Module):
     Attributes:
         backbone: the network.
         pool: how tokens become one vector; see `load_encoder`.
-        report: which weights found their place.
+        report: which weights found their place, what was left out and what was changed.
         contract: bands, value space, normalisation, patch and spacing of each input.
         num_features: width of its vectors.
     """
@@ -75,7 +78,12 @@ class Encoder(nn.Module):
         return feature_map
 
     def preprocess(
-        self, image: Any, *, bands: BandNames | None = None, spacing: tuple[float, ...] | None = None
+        self,
+        image: Any,
+        *,
+        bands: BandNames | None = None,
+        spacing: tuple[float, ...] | None = None,
+        check: bool = True,
     ) -> Batch:
         """Make a whole image ready: bands by name, content found, fitted to the training size, value space applied.
 
@@ -84,18 +92,30 @@ class Encoder(nn.Module):
         Args:
             image: raw values (C, *S) as a numpy array, or an opened image that has `read()` (or `read_valid()`), `bands`,
                 `spacing` and perhaps `scaling`.
-            bands: names of the channels of an array; default the contract's.
+            bands: names of the channels of an array. None is right for colour pictures, red first, and where the contract
+                does not say what its bands mean.
             spacing: per axis of an array, in the input's unit; default the nominal one.
+            check: refuse values that are in another unit than the contract's; False for scenes without daylight.
 
         Returns:
             a batch of one, on the encoder's device.
+
+        Raises:
+            BandError: bands without a name, lacking, or in another unit.
+            GeometryError: an opened image says no size of its pixels, or in another unit, and the contract needs it.
         """
         given, mask = (image, None) if isinstance(image, np.ndarray) else _read(image)
         names = bands or (None if isinstance(image, np.ndarray) else image.bands)
         entry = self._entry(given, names)
+        if names is None and entry.sensor and entry.bands != RGB:
+            raise BandError(
+                f"expected the names of the {len(entry.bands)} channels, for their order decides nothing: pass "
+                f"bands=('{entry.bands[0]}', ...), of {', '.join(entry.bands)}."
+            )
         if spacing is None:
-            spacing = entry.spacing if isinstance(image, np.ndarray) else image.spacing.values
-        ready = prepare(given, names or entry.bands, entry, mask=mask, scaling=getattr(image, "scaling", None))
+            spacing = entry.spacing if isinstance(image, np.ndarray) else _spacing_of(image, entry)
+        scaling = getattr(image, "scaling", None)
+        ready = prepare(given, names or entry.bands, entry, mask=mask, scaling=scaling, check=check)
         device = next(self.parameters()).device
         zero = torch.zeros(1, dtype=torch.int64)
         batch = Batch(
@@ -157,35 +177,67 @@ def _read(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return found
 
 
-def load_encoder(path_or_run: str | Path, *, pool: Pool = "mean", device: str | torch.device = "cpu") -> Encoder:
-    """Load what a run has stored, in evaluation mode.
+def _spacing_of(image: Any, entry: Input) -> tuple[float, ...]:
+    """Give what an opened image says of its pixels' size, in the input's unit; where that is pixels, anything will do."""
+    values: tuple[float, ...] = image.spacing.values
+    if entry.unit not in ("px", image.spacing.unit):
+        example = ", ".join(f"{size:g}" for size in entry.spacing)
+        raise GeometryError(
+            f"expected spacing in {entry.unit}, got an image that knows it in {image.spacing.unit}: pass "
+            f"spacing=({example}), what one pixel measures."
+        )
+    return values
+
+
+def load_encoder(
+    name_or_run: str | Path,
+    *,
+    weights: str | Path | None = "hub",
+    bands: BandNames | None = None,
+    adapt: Method | None = None,
+    sensor: str = "",
+    accept: Collection[Acceptance] = (),
+    pool: Pool | None = None,
+    device: str | torch.device = "cpu",
+) -> Encoder:
+    """Load a published encoder, or what a run has stored, in evaluation mode.
+
+    The weights are float32 whatever the file holds; `.report` says which keys found their place, which a rule left out,
+    what was adapted, and of which bytes.
 
     Args:
-        path_or_run: a run folder, or its `encoder` folder.
-        pool: how tokens become one vector: `mean`, `mean_std`, `cls` or `mean_then_norm` (`core.encoders.base.Pool`).
+        name_or_run: name or alias of a card (`list_encoders`); or a run folder, or its `encoder` folder. A folder of that
+            name that holds an encoder goes before a card.
+        weights: of a card: `hub` = fetch the released file once, or a path to it; None = fresh random ones, for a look at
+            the structure or a comparison. A run has its own.
+        bands: names of the bands that images will have, in any order; none = those of its contract. Others than those need
+            an adapter.
+        adapt: how it is fitted to other bands: `subset`, `nearest`, `wavelength`, `mean` or `groups`
+            (`core.encoders._adapt`).
+        sensor: what the names of `bands` mean, a name of `core.sensors`; none = the encoder's own sensor.
+        accept: terms that you agree to: `non_commercial`, without which such weights are not fetched.
+        pool: how tokens become one vector (`core.encoders.base.Pool`); none = as its authors do, for a run `mean`.
         device: where to put it.
 
     Raises:
-        MissingDataError: there is no encoder at that path.
-        CheckpointError: the folder's format is unknown, or its weights do not fit its description.
+        ConfigError: no such card, terms that were not accepted, or options that do not go together.
+        MissingDataError: there is no encoder at that path, or the file cannot be fetched; it says how to get it by hand.
+        UnsafeError: the file holds objects that could run code.
+        CheckpointError: the weights do not fill the encoder, or are not those that were written.
+        BandError: other bands than the contract's and no adapter, or one that cannot serve them.
     """
-    folder = Path(path_or_run)
-    folder = folder / "encoder" if (folder / "encoder").is_dir() else folder
-    description = folder / "config.json"
-    if not description.is_file():
-        raise MissingDataError(
-            f"{folder}: expected a run folder, or an encoder folder with config.json; pretrain one first."
-        )
-    try:
-        stored = json.loads(description.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{description}: expected JSON, got: {error}.") from error
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{description}: expected an encoder of format {FORMAT}; it was written by another version."
-        )
-    backbone = from_dict(EncoderSpec, stored["spec"]).build()  # type: ignore[type-abstract]
-    weights = folder / "model.safetensors"
-    digest = stored.get("digests", {}).get(weights.name)
-    report = place(backbone, read_weights(weights, digest=digest), source=str(weights))
-    return Encoder(backbone, pool=pool, report=report).to(device).eval()
+    folder = folder_of(name_or_run)
+    if folder is not None:
+        if weights != "hub" or accept:
+            raise ConfigError(f"{name_or_run}: expected no weights or accept for a run, which has its own weights.")
+        loaded = stored(folder)
+    else:
+        card = get_card(str(name_or_run))
+        loaded = published(card, weights, accept)
+        pool = pool or card.pool
+    if bands is not None or adapt is not None or sensor:
+        loaded = for_bands(loaded, bands, adapt, sensor)
+    backbone, report = build_with(loaded.spec.build, loaded.weights, source=loaded.source)
+    known = loaded.report
+    report = replace(known, placed=report.placed)
+    return Encoder(backbone, pool=pool or "mean", report=report).to(device).eval()

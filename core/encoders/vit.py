@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from timm.layers.activations import QuickGELU
+from timm.layers.mlp import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -18,8 +20,10 @@ from core.encoders.base import Ability, Backbone, EncoderSpec, Pool, Tokens
 from core.errors import ConfigError
 from core.patch_embed import patch_embed
 from core.plan import Plan
-from core.pos_embed import batch_positions, grid_positions, resample_table
+from core.pos_embed import OURS, PositionRule, axis_widths, batch_positions, by_groups, grid_positions, resample_table
 from core.shapes import Grid
+
+Activation = Literal["gelu", "quick_gelu", "swiglu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class ViTSpec(EncoderSpec):
     """Describe a ViT (Dosovitskiy et al. 2020, arXiv 2010.11929), pre-norm, GELU, class token, as MAE builds it.
 
     Deviations: several inputs of either rank share the blocks (Uni4Eye, Cai et al. 2022, arXiv 2203.04614, 3.1);
-    positions are computed from grid and spacing unless a table is stored.
+    positions are computed from grid and spacing unless a table is stored. What other releases do otherwise are options.
 
     Attributes:
         contract: the inputs it reads.
@@ -39,6 +43,13 @@ class ViTSpec(EncoderSpec):
         class_token: prepend one learned token.
         tables: token grid of a stored position table, per input name; an input that is absent computes its positions.
         train_tables: let the optimiser change stored tables.
+        positions: how computed positions count: in metres for Scale-MAE, frame by frame for Prithvi.
+        activation: of the MLP: `gelu`; `quick_gelu`, x sigmoid(1.702 x), of CLIP as OpenAI trained it (Radford et al.
+            2021, arXiv 2103.00020); `swiglu` (Shazeer 2020, arXiv 2002.05202), whose `mlp_ratio` counts gate and value.
+        layer_scale: start of a learned factor on each branch (Touvron et al. 2021, arXiv 2103.17239), 1e-5 in DINOv2
+            (Oquab et al. 2023, arXiv 2304.07193); none = no factor.
+        norm_first: norm the tokens before the first block, as CLIP does.
+        norm_eps: what norms add to the variance; 1e-5 in CLIP.
     """
 
     contract: Contract
@@ -50,13 +61,30 @@ class ViTSpec(EncoderSpec):
     class_token: bool = True
     tables: dict[str, tuple[int, ...]] = field(default_factory=dict)
     train_tables: bool = False
+    positions: PositionRule = OURS
+    activation: Activation = "gelu"
+    layer_scale: float | None = None
+    norm_first: bool = False
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
             raise ConfigError(f"expected an even width that the heads divide, got {self.width} and {self.heads} heads.")
+        if self.norm_eps <= 0 or (self.layer_scale is not None and self.layer_scale <= 0):
+            raise ConfigError(
+                f"expected positive norm_eps and layer_scale, got {self.norm_eps} and {self.layer_scale}: leave "
+                "layer_scale out for branches without a factor."
+            )
+        for entry in self.contract.inputs:
+            axis_widths(self.place_channels, entry.ndim, self.positions.shares)
         unknown = set(self.tables) - {entry.name for entry in self.contract.inputs}
         if unknown:
             raise ConfigError(f"expected position tables for inputs of the contract, got tables for {sorted(unknown)}.")
+
+    @property
+    def place_channels(self) -> int:
+        """Channels of a position that say where; the others of D say which band group."""
+        return self.width - self.positions.group_channels
 
     def build(self) -> ViT:
         """Make the module, initialised as MAE does: Xavier uniform, zero biases, tokens of deviation 0.02."""
@@ -79,10 +107,21 @@ class ViT(Backbone):
             if entry.name in spec.tables:
                 grid = Grid(spec.tables[entry.name], entry.patch, entry.groups)
                 prefix = torch.zeros(1, int(spec.class_token), spec.width)
-                places = grid_positions(grid.plain, spec.width).repeat(1, grid.num_groups, 1)
+                places = grid_positions(grid.plain, spec.place_channels, shares=spec.positions.shares)
+                places = by_groups(places, grid.num_groups, spec.positions.group_channels)
                 self.tables[entry.name] = nn.Parameter(torch.cat([prefix, places], 1), requires_grad=spec.train_tables)
-        self.blocks = make_blocks(spec.width, spec.depth, spec.heads, spec.mlp_ratio, spec.drop_path)
-        self.norm = LAYER_NORM(spec.width)
+        self.blocks = make_blocks(
+            spec.width,
+            spec.depth,
+            spec.heads,
+            spec.mlp_ratio,
+            spec.drop_path,
+            activation=spec.activation,
+            layer_scale=spec.layer_scale,
+            norm_eps=spec.norm_eps,
+        )
+        self.stem = nn.ModuleDict({"norm": nn.LayerNorm(spec.width, spec.norm_eps)} if spec.norm_first else {})
+        self.norm = nn.LayerNorm(spec.width, spec.norm_eps)
 
     @property
     def contract(self) -> Contract:
@@ -135,6 +174,8 @@ class ViT(Backbone):
         if self.class_token is not None:
             head = (self.class_token + prefix_position).expand(len(batch), -1, -1)
             tokens = torch.cat([head.to(tokens.dtype), tokens], dim=1)
+        for layer in self.stem.values():
+            tokens = layer(tokens)
 
         keys, inner, seen = key_mask(ok, count), {}, None
         for number, block in enumerate(self.blocks, start=1):
@@ -153,8 +194,8 @@ class ViT(Backbone):
     def _positions(self, entry: Input, grid: Grid, batch: Batch) -> tuple[Tensor | float, Tensor]:
         """Of the prefix and of every token, (1 or B, N, D)."""
         if entry.name not in self.tables:
-            places = batch_positions(batch, entry, grid, self.spec.width)
-            return 0.0, places.repeat(1, grid.num_groups, 1)
+            places = batch_positions(batch, entry, grid, self.spec.place_channels, self.spec.positions)
+            return 0.0, by_groups(places, grid.num_groups, self.spec.positions.group_channels)
         table, count = self.tables[entry.name], int(self.spec.class_token)
         groups = table[:, count:].reshape(grid.num_groups, -1, self.spec.width)
         have = self.spec.tables[entry.name]
@@ -165,11 +206,32 @@ class ViT(Backbone):
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)  # MAE and all its descendants
 
 
-def make_blocks(width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
+def make_blocks(
+    width: int,
+    depth: int,
+    heads: int,
+    mlp_ratio: float,
+    drop_path: float = 0.0,
+    *,
+    activation: Activation = "gelu",
+    layer_scale: float | None = None,
+    norm_eps: float = 1e-6,
+) -> nn.ModuleList:
     """Build the stack of pre-norm blocks that encoder and predictor share in kind, initialised as MAE does."""
     rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+    act, mlp = {"gelu": (nn.GELU, Mlp), "quick_gelu": (QuickGELU, Mlp), "swiglu": (nn.SiLU, SwiGLUPacked)}[activation]
     blocks = nn.ModuleList(
-        Block(width, heads, mlp_ratio, qkv_bias=True, drop_path=rate, norm_layer=LAYER_NORM)  # type: ignore[arg-type]
+        Block(
+            width,
+            heads,
+            mlp_ratio,
+            qkv_bias=True,
+            init_values=layer_scale,
+            drop_path=rate,
+            act_layer=act,
+            norm_layer=partial(nn.LayerNorm, eps=norm_eps),  # type: ignore[arg-type]
+            mlp_layer=mlp,  # type: ignore[arg-type]
+        )
         for rate in rates
     )
     blocks.apply(init_linear)

@@ -5,12 +5,13 @@ Facts: the class row of the position table is stored first; the decoder predicts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from core.contract import Input
+from core.encoders.base import EncoderSpec
 
 ENCODER_KEYS = {
     "cls_token": "class_token",
@@ -39,6 +40,37 @@ def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], **parts: str)
                 result[names[prefix].format(**parts) + key[len(prefix) :]] = value
                 break
     return result
+
+
+def released(ours: Iterable[str], names: Mapping[str, str], **parts: str) -> set[str]:
+    """Give back the released names of our keys by the table that renames them; where two lead to one, the first of them.
+
+    What no entry leads to, such as our vector for missing data, has none.
+    """
+    homes: dict[str, str] = {}
+    for theirs, home in names.items():
+        homes.setdefault(home.format(**parts), theirs)
+    found = set()
+    for key in ours:
+        for home in sorted(homes, key=len, reverse=True):
+            if key == home or (home.endswith(".") and key.startswith(home)):
+                found.add(homes[home] + key[len(home) :])
+                break
+    return found
+
+
+def keys_of(spec: EncoderSpec) -> set[str]:
+    """List our keys of an encoder that weights fill, without making it: all but the vectors for missing data."""
+    with torch.device("meta"):
+        return {key for key in spec.build().state_dict() if not key.endswith(".nodata")}
+
+
+def encoder_keys(spec: EncoderSpec, have: Collection[str]) -> set[str]:
+    """List the released names of an encoder of one input; where `have` holds `fc_norm` for `norm`, so does the list."""
+    keys = released(keys_of(spec), ENCODER_KEYS, name=spec.contract.inputs[0].name)
+    if any(key.startswith("fc_norm.") for key in have) and not any(key.startswith("norm.") for key in have):
+        return {f"fc_{key}" if key.startswith("norm.") else key for key in keys}
+    return keys
 
 
 def encoder_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Tensor]:

@@ -7,14 +7,15 @@ of its own, the last; the decoder's outputs are band-major. Ours pads every grou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from core.contract import Input
-from core.layouts.mae import renamed
+from core.encoders.vit import ViTSpec
+from core.layouts.mae import keys_of, released, renamed
 
 _ENCODER = {
     "cls_token": "class_token",
@@ -29,6 +30,16 @@ _PREDICTOR = {
     "decoder_norm.": "norm.",
     "decoder_pred.": "heads.{name}.",
 }
+
+
+def encoder_keys(spec: ViTSpec, have: Collection[str]) -> set[str]:
+    """Name the released keys that an encoder of this spec needs; the class token's code is only in fine-tuned files."""
+    (entry,) = spec.contract.inputs
+    last = "fc_norm." if "fc_norm.weight" in have else "norm."
+    shared = [key for key in keys_of(spec) if not key.startswith(("stems.", "tables."))]
+    needed = released(shared, {"cls_token": "class_token", "blocks.": "blocks.", last: "norm."})
+    needed |= {f"patch_embed.{n}.proj.{part}" for n in range(len(entry.groups)) for part in ("weight", "bias")}
+    return needed | {"pos_embed", "channel_embed"} | ({"channel_cls_embed"} & set(have))
 
 
 def encoder_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Tensor]:

@@ -1,15 +1,14 @@
 """The layout of microsoft/SimMIM: Swin, and the ViT of BEiT, with a linear decoder; SatVision-TOA descends from it.
 
-Facts: 2D only; mask token and decoder lie beside the encoder; a stage holds the merging that follows it; the decoder is a
-1 x 1 convolution before a pixel shuffle, so its rows run over (c, y, x) of all pixels below a token. What is computed from
-other options (index tables, coordinates, shift masks) is stored too and left out here, by name. A key that is not known
-keeps its name, so that placing it fails.
+Facts: 2D only; the decoder lies beside the encoder and the mask token in it; a stage holds the merging that follows it;
+the decoder is a 1 x 1 convolution before a pixel shuffle, so its rows run over (c, y, x) of all pixels below a token.
+What is computed from other options (index tables, coordinates, shift masks) is stored too and left out here, by name. A
+key that is not known keeps its name, so that placing it fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -21,10 +20,9 @@ from core.encoders.relative_vit import RelativeViTSpec
 from core.encoders.swin import SwinSpec
 from core.encoders.swinv2 import SwinV2Spec
 from core.errors import ConfigError
+from core.layouts.mae import keys_of
 
 COMPUTED = ("relative_position_index", "relative_coords_table", "attn_mask")
-WRAPPERS = ("module", "model", "state_dict")
-_PREFIXES = ("_forward_module.", "module.", "model.")
 
 _SWIN = {
     "patch_embed.proj.": "stems.{name}.embed.",
@@ -49,15 +47,6 @@ _VIT = {
 HierarchicalSpec = SwinSpec | SwinV2Spec
 
 
-def unwrapped(file: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Take the weights out of a checkpoint as it was saved: below `module` or `model`, names with or without a prefix."""
-    state: Mapping[str, Any] = file
-    while len(inner := [key for key in WRAPPERS if isinstance(state.get(key), Mapping)]) == 1:
-        state = state[inner[0]]
-    names = {key: _without_prefix(key) for key, value in state.items() if isinstance(value, Tensor)}
-    return {name: state[key] for key, name in names.items()}
-
-
 def recipe_weights(state: Mapping[str, Tensor], spec: HierarchicalSpec | RelativeViTSpec) -> dict[str, Tensor]:
     """Give the weights of the recipe `simmim` with its default predictor, of encoder and decoder keys as released."""
     entry = only_input(spec.contract)
@@ -73,6 +62,18 @@ def recipe_weights(state: Mapping[str, Tensor], spec: HierarchicalSpec | Relativ
     inner = {key.removeprefix("encoder."): v for key, v in state.items() if key.startswith("encoder.")}
     inner.pop("mask_token", None)
     return weights | {f"encoder.{key}": value for key, value in encoder_weights(inner, spec).items()}
+
+
+def encoder_keys(spec: HierarchicalSpec | RelativeViTSpec, have: Collection[str]) -> set[str]:
+    """List the released names of an encoder; where `have` holds `fc_norm` for `norm`, so does the list."""
+    name = only_input(spec.contract).name
+    if isinstance(spec, RelativeViTSpec):
+        keys = {_released_vit(key, name) for key in keys_of(spec)}
+    else:
+        keys = {_released_swin(key, name, spec.depths) for key in keys_of(spec)}
+    if any(key.startswith("fc_norm.") for key in have) and not any(key.startswith("norm.") for key in have):
+        return {f"fc_{key}" if key.startswith("norm.") else key for key in keys}
+    return keys
 
 
 def encoder_weights(state: Mapping[str, Tensor], spec: HierarchicalSpec | RelativeViTSpec) -> dict[str, Tensor]:
@@ -180,7 +181,33 @@ def _renamed(key: str, names: Mapping[str, str], name: str) -> str:
     return key
 
 
-def _without_prefix(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
+def _released_vit(key: str, name: str) -> str:
+    """Undo the renaming of a ViT's key."""
+    first, _, rest = key.partition(".")
+    if first == "blocks":
+        number, _, part = rest.partition(".")
+        inner = {"pos_bias": "attn.relative_position_bias_table", "scale1": "gamma_1", "scale2": "gamma_2"}
+        attention = part.startswith(("qkv.", "proj.", "q_bias", "v_bias"))
+        return f"blocks.{number}.{f'attn.{part}' if attention else inner.get(part, part)}"
+    whole = {
+        _VIT[theirs].format(name=name): theirs for theirs in _VIT if not theirs.startswith(("attn.", "gamma", "fc"))
+    }
+    home = next((home for home in whole if key == home or (home.endswith(".") and key.startswith(home))), None)
+    return key if home is None else whole[home] + key[len(home) :]
+
+
+def _released_swin(key: str, name: str, depths: tuple[int, ...]) -> str:
+    """Undo the renaming and the numbering of the key of a transformer with stages."""
+    first, _, rest = key.partition(".")
+    if first == "stems":
+        part = rest.removeprefix(f"{name}.")
+        return f"patch_embed.{'proj' if part.startswith('embed.') else 'norm'}.{part.rpartition('.')[2]}"
+    if first not in ("blocks", "merges"):
+        return key
+    number, _, part = rest.partition(".")
+    stage, (start, _) = next((s, b) for s, b in enumerate(stage_bounds(depths)) if b[0] <= int(number) < b[1])
+    if first == "merges":
+        layer = "reduction" if part.startswith("reductions.") else "norm"
+        return f"layers.{stage}.downsample.{layer}.{part.rpartition('.')[2]}"
+    part = part.replace("attn.pos_mlp.", "attn.cpb_mlp.").replace("attn.pos_bias", "attn.relative_position_bias_table")
+    return f"layers.{stage}.blocks.{int(number) - start}.{part}"

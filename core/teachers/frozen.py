@@ -126,9 +126,8 @@ def _check(path: str, teacher: Backbone, student: Backbone, entry: Input) -> Non
 
 
 def _value_space(entry: Input, bands: BandNames) -> tuple[object, ...]:
-    """Name the method, and mean and deviation of the given bands where they are fixed."""
+    """Name the method, and all numbers of the given bands that it has: mean, deviation, clipping."""
     space = entry.normalisation
-    if not space.mean:
-        return (space.method,)
-    numbers = dict(zip(entry.bands, zip(space.mean, space.std, strict=True), strict=True))
-    return (space.method, *(numbers[band] for band in bands))
+    columns = [numbers for numbers in (space.mean, space.std, space.clip) if numbers]
+    of_band = dict(zip(entry.bands, zip(*columns, strict=True), strict=True)) if columns else {}
+    return (space.method, space.full_scale, *(of_band[band] for band in bands if of_band))

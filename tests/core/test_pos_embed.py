@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.errors import ShapeError
-from core.pos_embed import axis_widths, grid_positions, resample_table
+from core.pos_embed import axis_widths, by_groups, grid_positions, resample_table
 from core.shapes import Grid
 
 GRIDS = [(14, 14), (7, 20), (1, 30), (4, 8, 6), (1, 9, 9), (10, 10, 10)]
@@ -56,6 +56,28 @@ def test_a_stored_table_is_resampled_in_3d_and_keeps_its_leading_rows():
     assert larger.shape == (1, 2 + 64, 8)
     assert torch.equal(larger[:, :2], table[:, :2])
     assert resample_table(table, (4, 4, 4), (4, 4, 4)) is table
+
+
+def test_channels_may_be_shared_unevenly_and_an_axis_that_lacks_is_at_zero():
+    assert axis_widths(1024, 3, (6, 6, 4)) == (384, 384, 256)
+    assert axis_widths(24, 3) == (8, 8, 8)
+    solid = grid_positions(Grid((2, 3, 4), (1, 1, 1)), 64, shares=(6, 6, 4))[0].reshape(2, 12, 64)
+    flat = grid_positions(Grid((3, 4), (1, 1)), 64, shares=(6, 6, 4))[0]
+    assert torch.equal(flat, solid[0])
+    assert torch.equal(solid[0, :, :48], solid[1, :, :48])
+    assert float((solid[1, :, 48:] - flat[:, 48:]).abs().min(dim=0).values.max()) > 0.4
+    with pytest.raises(ShapeError, match=r"\(6, 6, 4\) shares out evenly to 3 axes, got 24"):
+        axis_widths(24, 3, (6, 6, 4))
+
+
+def test_group_codes_stand_beside_places():
+    places = grid_positions(Grid((2, 2), (1, 1)), 12)
+    laid = by_groups(places, 3, 4)
+    assert laid.shape == (1, 12, 16)
+    assert torch.equal(laid[..., :12], places.repeat(1, 3, 1))
+    torch.testing.assert_close(laid[0, ::4, 12], torch.tensor([0.0, 1.0, 2.0]).sin())
+    torch.testing.assert_close(laid[0, ::4, 15], torch.tensor([0.0, 0.01, 0.02]).cos())
+    assert torch.equal(by_groups(places, 3), places.repeat(1, 3, 1))
 
 
 def test_widths_too_small_are_refused():

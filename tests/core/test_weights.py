@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.errors import CheckpointError
-from core.weights import place, read_weights
+from core.weights import Placement, build_with, check, file_sha256, place, read_weights, write_weights
 
 
 def test_all_problems_in_one_error():
@@ -48,3 +48,92 @@ def test_a_broken_file_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: expected a whole safetensors file"):
         read_weights(path)
+
+
+class Plain(nn.Module):
+    """A parameter that is trained, one that is not, and what a state dict holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.table = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.register_buffer("counted", torch.zeros(2, dtype=torch.int64))
+
+
+class Cached(Plain):
+    """And a tensor of its own making, which no weights replace."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        if how == "buffer":
+            self.register_buffer("steps", torch.arange(3.0), persistent=False)
+        else:
+            self.steps = torch.arange(3.0)
+
+
+def filling(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: torch.full(value.shape, 7.25) for key, value in module.state_dict().items()}
+
+
+def test_a_module_is_built_around_its_weights_without_drawing_fresh_ones():
+    weights = filling(Plain())
+    weights["linear.weight"] = weights["linear.weight"].bfloat16()
+    before = torch.get_rng_state()
+    module, report = build_with(Plain, weights, source="x")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert report == Placement(("counted", "linear.bias", "linear.weight", "table"))
+    assert {key: value.dtype for key, value in module.state_dict().items()} == {
+        key: value.dtype for key, value in Plain().state_dict().items()
+    }
+    assert bool((module.linear.weight == 7.25).all())
+    assert module.counted.tolist() == [7, 7]
+    assert (module.linear.weight.requires_grad, module.table.requires_grad) == (True, False)
+    weights["table"].zero_()
+    assert bool((module.table == 7.25).all()), "the module must own its memory"
+
+
+@pytest.mark.parametrize("how", ["buffer", "attribute"])
+def test_tensors_of_a_modules_own_making_survive(how):
+    module, _ = build_with(lambda: Cached(how), filling(Cached(how)), source="x")
+    assert module.steps.tolist() == [0.0, 1.0, 2.0]
+    assert bool((module.table == 7.25).all())
+
+
+def test_building_and_checking_refuse_what_placing_refuses():
+    weights = filling(Plain())
+    del weights["table"]
+    for attempt in (
+        lambda: build_with(Plain, weights, source="x"),
+        lambda: check(Plain(), weights, source="x"),
+        lambda: place(Plain(), weights, source="x"),
+    ):
+        with pytest.raises(CheckpointError, match=r"x: expected weights for Plain, but missing: table\.$"):
+            attempt()
+
+
+def test_checking_changes_nothing():
+    module = nn.Linear(2, 3)
+    before = module.weight.clone()
+    check(module, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, source="x")
+    assert torch.equal(module.weight, before)
+
+
+def test_the_report_reads_well():
+    plain = Placement(("a", "b"), missing=("c",))
+    assert str(plain) == "placed 2, missing ['c'], unexpected []"
+    full = Placement(("a",), dropped=("d",), adapted=("bands left out",), sha256="ab", source_dtype="bfloat16")
+    assert str(full).splitlines()[1:] == ["dropped by rule 1, from bfloat16, sha256 ab", "adapted: bands left out"]
+
+
+def test_sha256_is_the_one_that_hubs_tell(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_tensors_that_share_memory_are_written_whole(tmp_path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    write_weights(tmp_path / "x.safetensors", {"a": whole, "b": whole.T, "c": whole[0]})
+    found = read_weights(tmp_path / "x.safetensors")
+    assert found["b"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert found["c"].tolist() == [0, 1, 2]

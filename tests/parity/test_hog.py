@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from core.shapes import Grid, unpatchify
-from core.targets.hog import Hog, by_cell, plane_gradient
+from core.targets._orientations import by_cell, plane_gradient
+from core.targets.hog import Hog
 from tests.parity.fixture import Fixture, make_batch, make_input
 
 pytestmark = pytest.mark.parity

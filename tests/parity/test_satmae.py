@@ -13,12 +13,13 @@ from core.encoders.vit import ViTSpec
 from core.layouts.satmae import encoder_weights, predictor_weights
 from core.losses import masked_mean, squared
 from core.plan import Plan
+from core.pos_embed import PositionRule
 from core.predictors.transformer import TransformerSpec
 from core.recipes.mae import Mae
 from core.shapes import patchify
 from core.targets.pixels import Pixels
-from core.weights import place
 from tests.parity.fixture import Fixture, FromNoise, grad_norms, make_batch, make_input, placed
+from tests.parity.released import from_file
 
 pytestmark = pytest.mark.parity
 
@@ -109,6 +110,26 @@ def test_embedding_mask_and_encoder(built):
     fixture.close(tokens.value, theirs[:, 1:].gather(1, raster[..., None].expand_as(tokens.value)))
 
 
+def test_the_pretraining_file_gives_the_encoder_alone(built, tmp_path):
+    fixture, recipe, batch, _ = built
+    encoder = from_file(recipe.encoder.spec, fixture.weights, tmp_path, "satmae-base")
+    assert torch.equal(encoder(batch).value, recipe.encoder(batch).value)
+
+
+def test_positions_and_group_codes_stand_side_by_side(built):
+    """What a pretrained file stores is what a rule computes: no table is needed to train as SatMAE does."""
+    fixture, recipe, batch, entry = built
+    rule = PositionRule(count="index", group_channels=fixture.config["channel_embed"])
+    spec = replace(recipe.encoder.spec, tables={}, positions=rule)
+    encoder = spec.build()
+    stored = recipe.encoder.state_dict()
+    fixture.close(encoder._positions(entry, entry.grid(), batch)[1], stored.pop("tables.scene")[:, 1:])
+    encoder.load_state_dict(stored)
+    fixture.close(encoder(batch).value, recipe.encoder(batch).value)
+    fresh = replace(spec, tables={"scene": (4, 4)}).build()
+    fixture.close(fresh.tables["scene"][:, 1:], recipe.encoder.tables["scene"][:, 1:])
+
+
 def test_prediction(built):
     fixture, *_ = built
     fixture.close(_prediction(built)[2], "out.pred")
@@ -157,25 +178,20 @@ def _ours(key):
     raise KeyError(key)
 
 
-def test_finetuned_features_and_logits(parity):
+def test_finetuned_features_and_logits(parity, tmp_path):
     fixture = Fixture(parity / "satmae_group_vit_gap")
     entry = _entry(fixture.config)
-    encoder = _encoder(fixture.config, entry).build()
-    weights = {k: v for k, v in fixture.weights.items() if not k.startswith("head.")}
-    placement = place(encoder, encoder_weights(weights, entry), source="gap")
-    assert not placement.missing
+    encoder = from_file(_encoder(fixture.config, entry), fixture.weights, tmp_path, "satmae-large-finetuned")
     features = encoder.features(make_batch(fixture.io["in.imgs"], entry), "mean_then_norm")
     fixture.close(features, "out.features")
     logits = functional.linear(features, fixture.weights["head.weight"], fixture.weights["head.bias"])
     fixture.close(logits, "out.logits")
 
 
-def test_a_group_that_is_absent_counts_as_one_that_is_not_seen(parity):
+def test_a_group_that_is_absent_counts_as_one_that_is_not_seen(parity, tmp_path):
     fixture = Fixture(parity / "satmae_group_vit_gap")
     entry = _entry(fixture.config)
-    encoder = _encoder(fixture.config, entry).build()
-    weights = {k: v for k, v in fixture.weights.items() if not k.startswith("head.")}
-    place(encoder, encoder_weights(weights, entry), source="gap")
+    encoder = from_file(_encoder(fixture.config, entry), fixture.weights, tmp_path, "satmae-large-finetuned")
     batch = make_batch(fixture.io["in.imgs"], entry)
     there = batch.valid.clone()
     there[:, 8:] = False

@@ -9,19 +9,33 @@ import pytest
 import torch
 
 from core.contract import Contract
+from core.encoders.cards.satvision import CARDS, satvision_spec
 from core.encoders.swinv2 import SwinV2Spec
 from core.errors import CheckpointError
-from core.layouts.satvision import encoder_weights, recipe_weights, satvision_spec
+from core.foreign import read_encoder
+from core.layouts.simmim import recipe_weights
 from core.predictors.linear import LinearSpec
 from core.recipes.simmim import Simmim
 from core.shapes import unpatchify
-from core.weights import place
 from tests.parity.fixture import Fixture, grad_norms, make_batch, make_input, placed
 from tests.parity.test_simmim import Given, as_map
 
 pytestmark = pytest.mark.parity
 
 STORED = {"_forward_module.": "module", "module.": "module", "model.": "state_dict", "": "module"}
+
+
+LAYOUT = CARDS[0].layout
+
+
+def loaded(state, spec, folder, layout=LAYOUT):
+    """Fill an encoder from a file of these weights, as `load_encoder` does."""
+    path = folder / "weights.pt"
+    torch.save(state, path)
+    foreign = read_encoder(path, spec, layout)
+    encoder = spec.build()
+    placed(encoder, foreign.weights)
+    return encoder
 
 
 def encoder_spec(config, **changes):
@@ -44,7 +58,7 @@ def pretrained(parity):
     fixture = Fixture(parity / "simmim_swinv2_satvision")
     spec = encoder_spec(fixture.config)
     recipe = Simmim(encoder=spec, masker=Given(hide=fixture.io["in.mask"].flatten(1).bool())).build()
-    placed(recipe, recipe_weights({"module": fixture.weights}, spec))
+    placed(recipe, recipe_weights(fixture.weights, spec))
     return fixture, spec, recipe, make_batch(fixture.io["in.imgs"], spec.contract.inputs[0])
 
 
@@ -93,35 +107,33 @@ def test_gradients(pretrained):
         assert grad_norms(ours[homes[key]].grad) == pytest.approx(norm, rel=1e-3, abs=1e-9), key
 
 
-def test_offsets_measured_by_the_windows_of_pretraining(parity):
+def test_offsets_measured_by_the_windows_of_pretraining(parity, tmp_path):
     fixture = Fixture(parity / "satvision_encoder_pretrained_window")
     spec = encoder_spec(fixture.config, extra_norm_period=0)  # the authors' class for fine-tuning never has them
-    encoder = spec.build()
-    placed(encoder, encoder_weights(fixture.weights, spec))
+    encoder = loaded(fixture.weights, spec, tmp_path)
     batch = make_batch(fixture.io["in.imgs"], spec.contract.inputs[0])
     for stage, ours in enumerate(stage_outputs(encoder, batch)):
         fixture.close(ours, f"out.extra_feature_{stage}")
     fixture.close(encoder.features(batch, "mean"), "out.forward_features")
-    other = replace(spec, pretrained_windows=()).build()
-    place(other, encoder_weights(fixture.weights, spec), source="same")
+    other = loaded(fixture.weights, replace(spec, pretrained_windows=()), tmp_path)
     assert float((stage_outputs(other, batch)[3] - fixture.io["out.forward"]).detach().abs().max()) > 0.01
 
 
-def test_a_file_without_the_extra_norms_fails_and_so_does_an_encoder_without_them(pretrained):
-    fixture, spec, recipe, _ = pretrained
+def test_a_file_without_the_extra_norms_fails_and_so_does_an_encoder_without_them(pretrained, tmp_path):
+    fixture, spec, *_ = pretrained
     without = {key: value for key, value in fixture.weights.items() if "norm3" not in key}
-    with pytest.raises(CheckpointError, match=r"missing: encoder\.blocks\.1\.norm3\.bias"):
-        place(recipe, recipe_weights({"module": without}, spec), source="x")
+    with pytest.raises(CheckpointError, match=r"missing: encoder\.layers\.0\.blocks\.1\.norm3\.bias"):
+        loaded({"module": without}, spec, tmp_path)
     plain = encoder_spec(fixture.config, extra_norm_period=0)
-    with pytest.raises(CheckpointError, match=r"unexpected: blocks\.1\.norm3\.bias"):
-        place(plain.build(), encoder_weights({"module": fixture.weights}, plain), source="x")
+    with pytest.raises(CheckpointError, match=r"unexpected: encoder\.layers\.0\.blocks\.1\.norm3\.bias"):
+        loaded({"module": fixture.weights}, plain, tmp_path)
 
 
-def test_the_authors_own_fine_tuning_loses_the_extra_norms(parity):
+def test_the_authors_own_fine_tuning_loses_the_extra_norms(parity, tmp_path):
     fixture = Fixture(parity / "satvision_encoder_repo_loader")
     plain = encoder_spec(fixture.config, extra_norm_period=0)
-    encoder = plain.build()
-    place(encoder, encoder_weights(fixture.weights, plain), source="x", allow_unexpected=("blocks.",))
+    careless = replace(LAYOUT, drop=(*LAYOUT.drop, "*.norm3.*"))
+    encoder = loaded(fixture.weights, plain, tmp_path, careless)
     batch = make_batch(fixture.io["in.imgs"], plain.contract.inputs[0])
     fixture.close(stage_outputs(encoder, batch)[3], "out.extra_feature_3")
 
@@ -133,11 +145,8 @@ def test_files_of_every_wrapper_load_alike(pretrained, prefix, tmp_path):
         f"{prefix}{key}": value.bfloat16() if value.is_floating_point() else value
         for key, value in fixture.weights.items()
     }
-    path = tmp_path / "mp_rank_00_model_states.pt"
-    torch.save({STORED[prefix]: inner, "shapes": {"a": torch.Size((1, 2))}, "names": {"b", "c"}, "step": 3}, path)
-    encoder = spec.build()
-    placement = place(encoder, encoder_weights(torch.load(path, weights_only=True), spec), source=str(path))
-    assert not placement.missing
+    file = {STORED[prefix]: inner, "shapes": {"a": torch.Size((1, 2))}, "names": {"b", "c"}, "step": 3}
+    encoder = loaded(file, spec, tmp_path)
     batch = make_batch(fixture.io["in.imgs"], spec.contract.inputs[0])
     torch.testing.assert_close(
         stage_outputs(encoder, batch)[3], fixture.io["out.extra_feature_3"], rtol=0.05, atol=0.05
@@ -166,7 +175,7 @@ def test_every_key_of_the_giant_has_its_place(parity):
     layout = json.loads((parity / "key_layouts" / "satvision_toa_giant_mim.json").read_text())["keys"]
     spec = satvision_spec("giant", Contract(inputs=(make_input("toa", 14, (4, 4), (128, 128)),)))
     with torch.device("meta"):
-        weights = recipe_weights({"module": {key: torch.empty(shape) for key, shape in layout.items()}}, spec)
+        weights = recipe_weights({key: torch.empty(shape) for key, shape in layout.items()}, spec)
         recipe = Simmim(encoder=spec).build()
         have = {key: value.shape for key, value in recipe.state_dict().items()}
     assert {key: value.shape for key, value in weights.items()} == have

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from core.contract import Contract
+from core.encoders.cards.base import Layout
 from core.encoders.relative_vit import RelativeViTSpec
 from core.encoders.swin import SwinSpec
 from core.errors import CheckpointError, ConfigError
-from core.layouts.simmim import encoder_weights, recipe_weights, resized_bias, unwrapped
+from core.foreign import read_encoder
+from core.layouts.simmim import encoder_weights, recipe_weights, resized_bias
 from core.maskers.base import Masker
 from core.plan import NO_GUIDE, Plan
 from core.recipes.simmim import Simmim
@@ -160,10 +162,21 @@ def test_bias_tables_resampled_to_other_windows(parity):
     assert torch.equal(resized_bias(fixture.io["in.swin_w6"], 6, 6), fixture.io["in.swin_w6"])
 
 
-def test_weights_are_found_below_the_saved_wrapper(built):
-    fixture, *_ = built
-    saved = {"model": {f"module.{key}": value for key, value in fixture.weights.items()}, "epoch": 3}
-    assert unwrapped(saved).keys() == fixture.weights.keys()
+LAYOUT = Layout(
+    prefixes=("encoder.",),
+    drop=("decoder.*", "mask_token", "*.relative_position_index", "*.attn_mask"),
+    convert="core.layouts.simmim",
+    given="spec",
+)
+
+
+def test_every_encoder_is_found_in_a_saved_file(built, tmp_path):
+    fixture, spec, recipe, batch = built
+    path = tmp_path / "ckpt.pth"
+    torch.save({"model": {f"module.{key}": value for key, value in fixture.weights.items()}, "epoch": 3}, path)
+    encoder = spec.build()
+    placed(encoder, read_encoder(path, spec, LAYOUT).weights)
+    assert torch.equal(encoder.features(batch, "mean"), recipe.encoder.features(batch, "mean"))
 
 
 def test_a_contract_that_these_weights_cannot_serve_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import torch
 
 import core
 from core.checkpoint import export_encoder
-from core.errors import BandError, CheckpointError, ConfigError, MissingDataError, ShapeError
+from core.errors import BandError, CheckpointError, ConfigError, GeometryError, MissingDataError, ShapeError
+from core.geometry import Spacing
 from core.testing.samples import SCENE, encoder_spec, ragged_batch
+from core.weights import file_sha256
+from tests.core import tiny_release
 
 
 @pytest.fixture
@@ -92,3 +96,189 @@ def test_arrays_and_tensors_are_read_by_name_or_count(stored):
     holes = torch.randn(1, 6, 32, 32)
     holes[0, :, :8, :8] = torch.nan
     assert bool(torch.isfinite(encoder(holes)).all())
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    tiny_release.publish(monkeypatch)
+    monkeypatch.setenv("HALFSEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tiny_release.write(tmp_path / "tiny.pth")
+
+
+def scenes(bands=tiny_release.BANDS):
+    """Reflectance, each band with a level of its own."""
+    levels = np.array([0.08, 0.1, 0.12, 0.3], dtype=np.float32)[:, None, None]
+    raw = levels + np.random.default_rng(1).normal(0, 0.01, (4, 32, 32)).astype(np.float32)
+    return raw[[tiny_release.BANDS.index(band) for band in bands]]
+
+
+def test_a_published_encoder_is_loaded_by_name_from_a_file(release):
+    encoder = core.load_encoder("tiny", weights=release)
+    assert not encoder.training
+    assert (encoder.pool, encoder.contract) == ("cls", tiny_release.spec().contract)
+    assert encoder.report.dropped == ("decoder_pred.weight", "mask_token")
+    assert encoder.report.sha256 == file_sha256(release)
+    assert encoder.report.source_dtype == "float32"
+    assert set(encoder.report.placed) == set(encoder.backbone.state_dict())
+    assert torch.equal(encoder.backbone.norm.bias, tiny_release.released()["norm.bias"])
+    assert not encoder.backbone.tables["scene"].requires_grad  # as the spec says, not as a file has it
+    assert encoder.backbone.norm.bias.requires_grad
+    assert "dropped by rule 2, from float32, sha256 " in str(encoder.report)
+
+
+def test_loaded_weights_do_not_hang_on_the_file(release):
+    encoder = core.load_encoder("tiny", weights=release)
+    batch = encoder.preprocess(scenes(), bands=tiny_release.BANDS)
+    before = encoder(batch)
+    release.write_bytes(b"\0" * release.stat().st_size)
+    assert torch.equal(encoder(batch), before)
+
+
+def test_bands_in_another_order_change_nothing(release):
+    encoder = core.load_encoder("tiny", weights=release)
+    expected = encoder(encoder.preprocess(scenes(), bands=tiny_release.BANDS))
+    order = ("B08", "B02", "B04", "B03")
+    other = core.load_encoder("tiny", weights=release, bands=order)
+    assert torch.equal(other(other.preprocess(scenes(order), bands=order)), expected)
+    assert other.report.adapted == ()
+    short = core.load_encoder("tiny", weights=release, bands=("B8", "B2", "B4", "B3"))
+    assert torch.equal(short(short.preprocess(scenes(order), bands=("B8", "B2", "B4", "B3"))), expected)
+
+
+def test_other_bands_need_a_named_adapter_which_is_recorded(release):
+    with pytest.raises(
+        BandError, match=r"expected bands \('B02', 'B03', 'B04', 'B08'\) of sentinel2_l1c, got .*adapt='subset'"
+    ):
+        core.load_encoder("tiny", weights=release, bands=("B02", "B03", "B04"))
+    encoder = core.load_encoder("tiny", weights=release, bands=("B04", "B03", "B02"), adapt="subset")
+    assert encoder.contract.inputs[0].bands == ("B04", "B03", "B02")
+    assert encoder.report.adapted
+    assert "adapted: " in str(encoder.report)
+    full = core.load_encoder("tiny", weights=release)
+    raw = scenes()
+    raw[3] = 0.3  # the mean of the band that is left out
+    three = encoder.preprocess(raw[[2, 1, 0]], bands=("B04", "B03", "B02"))
+    torch.testing.assert_close(
+        encoder(three), full(full.preprocess(raw, bands=tiny_release.BANDS)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"adapt": "subset"}, "expected bands to adapt to"),
+        ({"sensor": "hls"}, "expected bands to adapt to"),
+        ({"bands": ("B02", "X1"), "adapt": "subset"}, "X1"),
+        ({"accept": ("commercial",)}, "expected accept of non_commercial, got commercial"),
+        ({"bands": ("B02",), "adapt": "guess"}, "guess"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(release, options, told):
+    with pytest.raises((ConfigError, BandError), match=told):
+        core.load_encoder("tiny", weights=release, **options)
+
+
+def test_random_weights_have_the_structure_and_no_file(release):
+    encoder = core.load_encoder("tiny", weights=None, pool="mean")
+    assert encoder(encoder.preprocess(scenes(), bands=tiny_release.BANDS)).shape == (1, 16)
+    assert encoder.report.sha256 == ""
+    other = core.load_encoder("tiny", weights=None)
+    assert not torch.equal(encoder.backbone.class_token, other.backbone.class_token)
+
+
+def test_offline_says_what_to_fetch_and_where_to_put_it(release, tmp_path):
+    place = tmp_path / "cache" / "hub" / "owner" / "tiny" / "v1" / "tiny.pth"
+    with pytest.raises(MissingDataError) as told:
+        core.load_encoder("tiny")
+    assert "HF_HUB_OFFLINE" in str(told.value)
+    assert "https://huggingface.co/owner/tiny/resolve/v1/tiny.pth" in str(told.value)
+    assert str(place) in str(told.value)
+    place.parent.mkdir(parents=True)
+    release.rename(place)
+    assert len(core.load_encoder("tiny").report.placed) == 31
+
+
+def test_a_licence_that_forbids_commerce_needs_a_word(release, monkeypatch, tmp_path):
+    card = replace(tiny_release.CARD, licence="CC-BY-NC-4.0", non_commercial=True)
+    tiny_release.publish(monkeypatch, card)
+    with pytest.raises(ConfigError, match=r"tiny-s2: its licence, CC-BY-NC-4\.0, .* accept=\('non_commercial',\)"):
+        core.load_encoder("tiny")
+    with pytest.raises(MissingDataError, match="HF_HUB_OFFLINE"):
+        core.load_encoder("tiny", accept=("non_commercial",))
+    core.load_encoder("tiny", weights=release)  # who has the file has agreed to its terms
+
+
+def test_names_and_paths_are_told_apart(release, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"no encoder is called 'tinny': did you mean 'tiny'\?"):
+        core.load_encoder("tinny")
+    for path in (tmp_path / "tiny", str(tmp_path / "tiny"), "runs/tiny"):
+        with pytest.raises(MissingDataError, match="expected a run folder"):
+            core.load_encoder(path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(MissingDataError, match="expected a run folder"):
+        core.load_encoder("tiny")
+    export_encoder(encoder_spec().build(), tmp_path / "tiny" / "encoder")
+    assert core.load_encoder("tiny").contract == encoder_spec().contract
+
+
+def test_a_run_takes_no_weights_of_others(stored, release):
+    for options in ({"weights": release}, {"weights": None}, {"accept": ("non_commercial",)}):
+        with pytest.raises(ConfigError, match="which has its own weights"):
+            core.load_encoder(stored[1], **options)
+
+
+def test_a_run_is_fitted_to_other_bands_too(stored):
+    wanted = SCENE.bands[:4]
+    encoder = core.load_encoder(stored[1], bands=wanted, adapt="subset")
+    assert encoder.contract.inputs[0].bands == wanted
+    assert encoder.report.adapted
+    raw = np.random.default_rng(0).normal(100, 20, (4, 32, 48)).astype(np.float32)
+    assert bool(torch.isfinite(encoder(encoder.preprocess(raw))).all())
+
+
+def test_channels_without_names_are_refused_where_bands_have_a_meaning(release):
+    encoder = core.load_encoder("tiny", weights=release)
+    with pytest.raises(BandError, match=r"names of the 4 channels, .* bands=\('B02', \.\.\.\), of B02, B03, B04, B08"):
+        encoder.preprocess(scenes())
+    with pytest.raises(BandError, match="expected one name for each of 4 channels, got 5"):
+        encoder.preprocess(scenes(), bands=(*tiny_release.BANDS, "B05"))
+    counts = scenes() * 10_000
+    with pytest.raises(BandError, match="reflectance"):
+        encoder.preprocess(counts, bands=tiny_release.BANDS)
+    assert encoder.preprocess(counts, bands=tiny_release.BANDS, check=False).image.mean() > 1000
+
+
+def test_inputs_of_the_same_bands_are_adapted_together():
+    wanted = ("B02", "B03", "B04", "B8A", "B11", "B12")
+    encoder = core.load_encoder(
+        "prithvi-eo-2.0-tiny-tl", weights=None, bands=wanted, adapt="nearest", sensor="sentinel2_l2a"
+    )
+    assert {(entry.name, entry.bands, entry.sensor) for entry in encoder.contract.inputs} == {
+        ("scene", wanted, "sentinel2_l2a"),
+        ("series", wanted, "sentinel2_l2a"),
+    }
+    assert sum("nir_narrow (865 nm) reads B8A" in note for note in encoder.report.adapted) == 2
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An image as a reader gives it."""
+
+    spacing: Spacing
+    bands: tuple[str, ...] = tiny_release.BANDS
+
+    def read(self):
+        return scenes()
+
+
+def test_an_opened_image_of_no_known_size_is_refused_where_metres_count(release):
+    encoder = core.load_encoder("tiny", weights=release)
+    batch = encoder.preprocess(Opened(Spacing((20.0, 20.0), "m")))
+    assert batch.spacing.tolist() == [[20.0, 20.0]]
+    with pytest.raises(GeometryError, match=r"expected spacing in m, got .* in px: pass spacing=\(10, 10\)"):
+        encoder.preprocess(Opened(Spacing.pixels(2)))
+    given = encoder.preprocess(Opened(Spacing.pixels(2)), spacing=(5.0, 5.0))
+    assert given.spacing.tolist() == [[5.0, 5.0]]
