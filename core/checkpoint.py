@@ -26,6 +26,8 @@ from core.errors import CheckpointError, RunFolderError
 from core.weights import FORMAT, file_digest
 
 DIGESTS = "digests.json"
+PARTS = ".metadata"
+"""Where torch's distributed format describes the parts of a checkpoint that several ranks wrote."""
 _SPACE = 2.2  # the new checkpoint stands beside the last two while it is written
 
 
@@ -66,26 +68,54 @@ def publish_folder(target: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunFolderError: the disk is full or refuses; the sibling is removed and `target` is as it was.
     """
-    mark = uuid.uuid4().hex[:8]
-    temporary, replaced = (target.with_name(f".{target.name}.{kind}-{mark}") for kind in ("tmp", "old"))
+    staged = stage_folder(target)
     try:
-        temporary.mkdir()
-        write(temporary)
-        for file in temporary.iterdir():
-            _sync_file(file)
-        _sync_folder(temporary)
+        write(staged)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise give_up(staged, target, getattr(error, "strerror", None) or str(error)) from error
+    settle_folder(staged, target)
+
+
+def stage_folder(target: Path) -> Path:
+    """Make the hidden sibling of a folder that is to appear as a whole; `settle_folder` or `give_up` ends it.
+
+    Raises:
+        RunFolderError: the disk refuses.
+    """
+    staged = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        staged.mkdir()
+    except OSError as error:
+        raise give_up(staged, target, error.strerror) from error
+    return staged
+
+
+def settle_folder(staged: Path, target: Path) -> None:
+    """Flush a staged folder to disk and let it appear under its name.
+
+    Raises:
+        RunFolderError: the disk refuses; `target` is as it was.
+    """
+    replaced = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
+    try:
+        for entry in (*staged.rglob("*"), staged):
+            (_sync_folder if entry.is_dir() else _sync_file)(entry)
         if target.exists():
             target.rename(replaced)
-        temporary.rename(target)
+        staged.rename(target)
         _sync_folder(target.parent)
-    except (OSError, safetensors.SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RunFolderError(
-            f"{target} could not be written: {reason}; what was published before is untouched: "
-            "free some space or mend the disk, then continue with --resume."
-        ) from error
+    except OSError as error:
+        raise give_up(staged, target, error.strerror) from error
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def give_up(staged: Path, target: Path, reason: str | None) -> RunFolderError:
+    """Remove what was staged and give the error that says so."""
+    shutil.rmtree(staged, ignore_errors=True)
+    return RunFolderError(
+        f"{target} could not be written: {reason}; what was published before is untouched: "
+        "free some space or mend the disk, then continue with --resume."
+    )
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -131,17 +161,43 @@ def save(run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], stat
             save_file(
                 {key: t.detach().cpu().contiguous().clone() for key, t in group.items()}, folder / f"{name}.safetensors"
             )
-        (folder / "state.json").write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="utf-8")
-        digests = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
-        (folder / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+        seal(folder, step, state, {file.name: file_digest(file) for file in folder.iterdir()})
 
-    target = run / f"step_{step:06d}"
+    target = step_folder(run, step)
     publish_folder(target, write)
-    publish_text(run / "last", target.name + "\n")
-    older = [folder for folder in checkpoints(run) if _step(folder) < step]
+    point_at(target)
+    return target
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Name the checkpoint of a step."""
+    return run / f"step_{step:06d}"
+
+
+def is_sharded(folder: Path) -> bool:
+    """Say whether a checkpoint is in parts, for `core.engine.sharded_checkpoint`."""
+    return (folder / PARTS).is_file()
+
+
+def seal(folder: Path, step: int, state: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Add `state.json` to a checkpoint that is being written, and `digests.json` of all its files."""
+    path = folder / "state.json"
+    path.write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="utf-8")
+    whole = dict(sorted({**digests, path.name: file_digest(path)}.items()))
+    (folder / DIGESTS).write_text(json.dumps(whole), encoding="utf-8")
+
+
+def point_at(published: Path) -> None:
+    """Let `last` name a checkpoint, and delete all but one of those before it.
+
+    Raises:
+        RunFolderError: the disk refuses.
+    """
+    run = published.parent
+    publish_text(run / "last", published.name + "\n")
+    older = [folder for folder in checkpoints(run) if _step(folder) < _step(published)]
     for folder in older[1:]:
         shutil.rmtree(folder, ignore_errors=True)
-    return target
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -201,21 +257,29 @@ def read_state(folder: Path) -> dict[str, Any]:
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
-def export_encoder(encoder: Backbone, folder: Path, *, about: Mapping[str, Any] | None = None) -> Path:
+def export_encoder(
+    encoder: Backbone,
+    folder: Path,
+    *,
+    about: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Publish an encoder as `config.json` (spec, weights' digest, versions) and `model.safetensors`.
 
     Args:
         encoder: its `spec` is written with its weights.
         folder: created or replaced as a whole.
         about: plain facts to keep beside it, such as the run and step that it comes from.
+        weights: all of its weights, where it does not hold them whole itself; none = its own.
 
     Raises:
         RunFolderError: the disk is full or refuses.
     """
 
     def write(target: Path) -> None:
-        weights = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.state_dict().items()}
-        save_file(weights, target / "model.safetensors")
+        given = encoder.state_dict() if weights is None else weights
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in given.items()}
+        save_file(tensors, target / "model.safetensors")
         facts = {
             "format": FORMAT,
             "spec": to_dict(encoder.spec),

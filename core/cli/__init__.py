@@ -1,7 +1,7 @@
 """One command line for every domain verb: a preset or a config file, any leaf overridden, one frozen config handed on.
 
     python -m domains.<domain>.<verb> [PRESET] [--data PATH ...] [--out DIR] [--config FILE] [--<leaf>=value ...]
-                                      [--list] [--plan] [--resume] [--overwrite] [--help]
+                                      [--list] [--plan [--gpus N]] [--resume] [--overwrite] [--help]
 
 Exit codes: 0 done (the last line on standard output is the path of what was written), 2 the user's to mend (one sentence
 on standard error), 75 asked to stop and saved (see `core.engine.stop`), 130 interrupted from the keyboard.
@@ -56,6 +56,7 @@ class Verb(Generic[T]):
         aliases: short names of leaves, such as `data` for `data.paths`.
         resumable: whether `--resume` means something.
         plan: text for `--plan`; without one the option is refused.
+        plan_gpus: text for `--plan --gpus N`; without one the option is refused.
         check: refuses before any work, given config and options; on rank 0 only.
         parts: what `--list` tells beside the presets: heading and text.
     """
@@ -69,6 +70,7 @@ class Verb(Generic[T]):
     aliases: Mapping[str, str] | None = None
     resumable: bool = False
     plan: Callable[[T], str] | None = None
+    plan_gpus: Callable[[T, int], str] | None = None
     check: Callable[[T, Options], None] | None = None
     parts: Callable[[], str] | None = None
 
@@ -103,6 +105,8 @@ def pretrain_main(
     *,
     default_preset: str | None = None,
     count: Callable[[Any], Mapping[str, int]] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    prepare: Callable[[Any], Any] | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run a domain's `pretrain` verb.
@@ -113,6 +117,8 @@ def pretrain_main(
         description: for `--help`.
         default_preset: the preset to take when none is named.
         count: training images per stream, for the epochs that `--plan` prints.
+        aliases: further short names of leaves, beside `data` and `group`.
+        prepare: fits a config to its data before `--plan` tells of it, as `run` does for itself.
         argv: arguments; default the program's own.
     """
     from core.cli.plan import plan_text
@@ -123,9 +129,10 @@ def pretrain_main(
         config.data.check_reports(config.recipe)
         check(options.out, None, resume=options.resume, overwrite=options.overwrite)
 
-    def plan(config: Pretrain) -> str:
+    def plan(config: Pretrain, num_gpus: int | None = None) -> str:
         config.data.check_reports(config.recipe)
-        return plan_text(config, count(config) if count else {})
+        config = prepare(config) if prepare else config
+        return plan_text(config, count(config) if count else {}, num_gpus=num_gpus)
 
     verb = Verb(
         config=Pretrain,
@@ -133,9 +140,10 @@ def pretrain_main(
         description=description,
         presets=presets,
         default_preset=default_preset,
-        aliases={"data": "data.paths", "group": "data.group"},
+        aliases={"data": "data.paths", "group": "data.group", **(aliases or {})},
         resumable=True,
         plan=plan,
+        plan_gpus=plan,
         check=refuse,
         parts=recipes_text,
     )
@@ -165,6 +173,11 @@ def execute(verb: Verb[Any], argv: list[str]) -> None:
         for name in ("out", "resume", "overwrite"):
             if name in given.flags or (name == "out" and given.out is not None):
                 raise ConfigError(f"--{name} has no effect with --plan, which writes nothing: leave one of them out.")
+    elif given.gpus is not None:
+        raise ConfigError(
+            "--gpus has no effect without --plan, which tells what a run would need on so many cards: add --plan, or start "
+            "the run itself with torchrun --nproc-per-node."
+        )
     if "resume" in given.flags and not verb.resumable:
         raise ConfigError("--resume has no effect here: this verb starts anew each time; leave it out.")
 
@@ -172,7 +185,9 @@ def execute(verb: Verb[Any], argv: list[str]) -> None:
     if "plan" in given.flags:
         if verb.plan is None:
             raise ConfigError("--plan has no effect here: this verb has nothing to plan; leave it out.")
-        print(verb.plan(config))
+        if given.gpus is not None and verb.plan_gpus is None:
+            raise ConfigError("--gpus has no effect here: this verb plans for one process; leave it out.")
+        print(verb.plan_gpus(config, given.gpus) if verb.plan_gpus and given.gpus else verb.plan(config))
         return
     options = Options(
         out=given.out or _default_out(verb, config, preset),
@@ -225,13 +240,19 @@ def _config(verb: Verb[Any], given: Given, preset: str | None) -> Any:
 def _only(given: Given, flag: str) -> None:
     others = [f"--{name}" for name in (*given.flags, *given.leaves) if name != flag]
     others += ["--out"] * (given.out is not None) + ["--config"] * (given.config is not None)
+    others += ["--gpus"] * (given.gpus is not None)
     if others or given.preset:
         raise ConfigError(f"{', '.join(others) or given.preset} has no effect with --{flag}: leave it out.")
 
 
 def _switches(verb: Verb[Any]) -> list[str]:
-    hidden = {"list": not verb.presets, "plan": verb.plan is None, "resume": not verb.resumable}
-    return [name for name in ("out", "config", "list", "plan", "resume", "overwrite") if not hidden.get(name)]
+    hidden = {
+        "list": not verb.presets,
+        "plan": verb.plan is None,
+        "gpus": verb.plan_gpus is None,
+        "resume": not verb.resumable,
+    }
+    return [name for name in ("out", "config", "list", "plan", "gpus", "resume", "overwrite") if not hidden.get(name)]
 
 
 def _default_out(verb: Verb[Any], config: Any, preset: str | None) -> Path:

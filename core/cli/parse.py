@@ -20,6 +20,7 @@ class Given:
         preset: the word before the first option.
         out: value of `--out`.
         config: value of `--config`.
+        gpus: value of `--gpus`.
         flags: of help, list, plan, resume, overwrite those that were named.
         leaves: every other option: typed text, a list of it, or `FLAG` where no value followed.
     """
@@ -27,6 +28,7 @@ class Given:
     preset: str | None = None
     out: Path | None = None
     config: Path | None = None
+    gpus: int | None = None
     flags: set[str] = field(default_factory=set)
     leaves: dict[str, object] = field(default_factory=dict)
 
@@ -70,6 +72,10 @@ def _note(given: Given, name: str, values: list[str], equals: bool) -> None:
         if len(values) != 1 or not values[0]:
             raise ConfigError(f"option --{name} takes one path, got {' '.join(values) or 'none'}.")
         setattr(given, name, Path(values[0]))
+    elif name == "gpus":
+        if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) < 1:
+            raise ConfigError(f"option --gpus takes one number of cards, 1 or more, got {' '.join(values) or 'none'}.")
+        given.gpus = int(values[0])
     elif not values:
         given.leaves[name] = FLAG
     else:

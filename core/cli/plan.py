@@ -3,7 +3,7 @@
 Operations follow the usual count (a multiply-add is 2, a training step is 3 forward passes): every linear layer 2 x
 weights x tokens, every attention 4 n k d, of k keys. Activations follow Korthikanti et al. 2022 (arXiv 2205.05198),
 equation 2 without the attention matrix, which fused attention never stores: 34 n d bytes per block in 16 bit. Both are
-rough; what is left out is said.
+rough; what is left out is said. What many cards make of a run is `core.cli.gpus`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.cli.gpus import check_shares, gpu_lines, show_bytes
 from core.contract import Input
 from core.encoders.base import Backbone
 from core.engine.config import Pretrain, Stream, run_id
@@ -29,6 +30,8 @@ from core.registry import name_of
 _STATE_BYTES = 16  # float32 weight, gradient and two moments
 _WEIGHT_BYTES = 4  # of a teacher's
 _ACTIVATION_BYTES = 34
+_COSINE_BYTES = 14  # queries and keys normalised in float32, and what the cast back to 16 bit makes of them
+_INPUT_BYTES = 4  # of a block: tokens travel in float32 between blocks, under autocast too
 _PIECES = 30_000  # of a vocabulary that the run will make for itself: at most
 
 
@@ -41,12 +44,22 @@ class Cost:
         seen: by the encoder, where it may drop hidden tokens.
         forward: operations.
         activations: bytes kept for the backward pass, in 16 bit.
+        recomputed: the same where blocks run again (`how.checkpoint_activations`): their inputs, and the largest block.
     """
 
     tokens: int
     seen: int
     forward: float
     activations: float
+    recomputed: float
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a block keeps of a sample: bytes of activations, and numbers in its input."""
+
+    activations: float
+    values: float
 
 
 def sketch(config: Pretrain) -> Recipe:
@@ -85,7 +98,7 @@ def cost(recipe: Recipe, config: Pretrain, entry: Input) -> Cost:
     seen = tokens - round(ratio * tokens) if drops else tokens
     others = {other.name for other in recipe.encoder.contract.inputs} - {entry.name}
     looks = 2 if hasattr(config.recipe, "views") else 1
-    forward = activations = 0.0
+    forward, kept = 0.0, [_Kept(0.0, 0.0)]
     for name, module in recipe.named_modules():
         pieces = name.split(".")
         if others & set(pieces) or f"{5 - entry.ndim}d" in pieces or pieces[-2:] == ["reductions", str(5 - entry.ndim)]:
@@ -101,10 +114,15 @@ def cost(recipe: Recipe, config: Pretrain, entry: Input) -> Cost:
         elif isinstance(getattr(module, "qkv", None), nn.Linear):
             width = module.get_submodule("qkv").get_parameter("weight").shape[1]
             forward += 4.0 * share * length * min(length, _window(recipe, pieces, entry)) * width
-            activations += _ACTIVATION_BYTES * looks * learns * length * width
+            cosine = _COSINE_BYTES * hasattr(module, "logit_scale")
+            values = looks * learns * length * width
+            kept.append(_Kept((_ACTIVATION_BYTES + cosine) * values, values))
         elif isinstance(getattr(module, "widen", None), nn.Linear):  # a convolutional block
-            activations += _ACTIVATION_BYTES * looks * learns * length * module.get_submodule("widen").in_features
-    return Cost(tokens, seen, forward, activations)
+            values = looks * learns * length * module.get_submodule("widen").in_features
+            kept.append(_Kept(_ACTIVATION_BYTES * values, values))
+    activations = sum(block.activations for block in kept)
+    recomputed = _INPUT_BYTES * sum(block.values for block in kept) + max(block.activations for block in kept)
+    return Cost(tokens, seen, forward, activations, recomputed)
 
 
 def _encoder_of(recipe: Recipe, pieces: list[str]) -> Backbone | None:
@@ -139,17 +157,23 @@ def _window(recipe: Recipe, pieces: list[str], entry: Input) -> float:
     return math.prod(window[-entry.ndim :]) if window else math.inf
 
 
-def plan_text(config: Pretrain, images: Mapping[str, int]) -> str:
+def plan_text(config: Pretrain, images: Mapping[str, int], *, num_gpus: int | None = None) -> str:
     """Lay the plan out as text.
 
     Args:
         config: the run.
         images: training images per stream, where known; gives epochs.
+        num_gpus: cards to tell memory, rate and days for; none = leave that out.
+
+    Raises:
+        ConfigError: so many cards cannot share the batches.
     """
+    if num_gpus is not None:
+        check_shares(config, num_gpus)
     recipe = sketch(config)
     encoder, everything = (sum(p.numel() for p in m.parameters()) for m in (recipe.encoder, recipe))
     learnt = sum(p.numel() for p in recipe.parameters() if p.requires_grad)
-    held = _bytes(_STATE_BYTES * learnt + _WEIGHT_BYTES * (everything - learnt))
+    held = show_bytes(_STATE_BYTES * learnt + _WEIGHT_BYTES * (everything - learnt))
     name = name_of(config.recipe)
     lines = [
         f"recipe       {name}: {config.recipe.cost:.2f} times the compute of mae with the same encoder, for ViT-B at 196 tokens",
@@ -158,9 +182,11 @@ def plan_text(config: Pretrain, images: Mapping[str, int]) -> str:
     ]
     streams = config.data.streams
     turns = sum(stream.turns for stream in streams)
-    for stream in streams:
-        steps = config.steps * stream.turns // turns
-        lines += _stream_lines(stream, cost(recipe, config, _entry(recipe, stream)), steps, config, images)
+    costs = [cost(recipe, config, _entry(recipe, stream)) for stream in streams]
+    for stream, one in zip(streams, costs, strict=True):
+        lines += _stream_lines(stream, one, config.steps * stream.turns // turns, config, images)
+    if num_gpus is not None:
+        lines += gpu_lines(recipe, config, costs, num_gpus)
     lines += _left_out(recipe, config)
     lines.append(f"run          {config.steps} steps, run id {run_id(config)}")
     return "\n".join(lines)
@@ -192,14 +218,10 @@ def _stream_lines(stream: Stream, one: Cost, steps: int, config: Pretrain, image
         f"{stream.input:<12} {one.tokens} tokens per sample, {one.seen} seen by the encoder ({one.seen / one.tokens:.0%})",
         f"             {one.forward / 1e9:.3g} GFLOP forward per sample, "
         f"{3 * one.forward * stream.batch_size / 1e12:.3g} TFLOP per step of {stream.batch_size}",
-        f"             about {_bytes(one.activations * at_once)} of activations in bf16, twice that in fp32 (one process)",
+        f"             about {show_bytes(one.activations * at_once)} of activations in bf16, twice that in fp32 (one process)",
         f"             about {steps} steps, {samples} samples{epochs}",
     ]
 
 
 def _entry(recipe: Recipe, stream: Stream) -> Input:
     return next(entry for entry in recipe.encoder.contract.inputs if entry.name == stream.input)
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -22,6 +22,7 @@ _SWITCHES = {
     ),
     "list": ("--list", "describe the presets, and the recipes where there are any, and leave."),
     "plan": ("--plan", "print size, cost and length without doing anything."),
+    "gpus": ("--gpus N", "with --plan: memory of each of N cards, samples per second and days."),
     "resume": ("--resume", "continue the run in --out from its newest checkpoint that verifies."),
     "overwrite": ("--overwrite", "delete what is in --out first."),
 }

@@ -10,6 +10,7 @@ from core.contract import Tiles
 from core.errors import ConfigError
 from core.recipes.base import RecipeSpec
 from core.registry import name_of
+from core.teachers.random_start import RandomStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,10 @@ class How:
         batch_timeout_s: how long reading one batch may take before the run ends and names its files.
         precision: `auto` = bf16 autocast on CUDA where the card has it, fp32 elsewhere.
         compile: let torch.compile fuse the recipe; the first steps take minutes.
+        shard: `full`: each process holds a part of every weight, gradient and moment (FSDP2), and checkpoints are written
+            in parts; for what does not fit one card. `none`: each holds all.
+        checkpoint_activations: blocks keep their inputs alone and run again in the backward pass: much less memory, a
+            third more compute, the same numbers.
         save_every: steps between checkpoints; the last step is always saved.
         log_every: steps between printed lines when there is no terminal; metrics.jsonl has every step.
         validate_every: steps between passes over the held-out images; before the first step and at the last one too.
@@ -179,6 +184,8 @@ class How:
     batch_timeout_s: float = 300.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
+    shard: Literal["none", "full"] = "none"
+    checkpoint_activations: bool = False
     save_every: int = 500
     log_every: int = 50
     validate_every: int = 500
@@ -221,6 +228,11 @@ class Pretrain:
             raise ConfigError(
                 f"option 'optim.warmup_steps': expected fewer than the {self.steps} steps of the run, "
                 f"got {self.optim.warmup_steps}."
+            )
+        if self.how.shard == "full" and isinstance(getattr(self.recipe, "teacher", None), RandomStart):
+            raise ConfigError(
+                "option 'how.shard': expected none with the teacher 'random_start', which draws whole weights anew at each "
+                "restart, got full: leave it out, or choose another recipe."
             )
         known = [entry.name for entry in self.recipe.encoder.contract.inputs]
         for stream in self.data.streams:

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from core import checkpoint
 from core.batch import Batch
+from core.engine import shard
 from core.engine.config import How, Optim, run_id
 from core.engine.distributed import World
 from core.engine.log import Log
 from core.engine.optim import Group, decay_groups, make_optimizer, set_learning_rate
+from core.engine.recompute import recompute_blocks
 from core.engine.run_folder import RunFolder
 from core.engine.schedule import learning_rate
-from core.engine.state import State, optimizer_tensors, restore_optimizer
+from core.engine.state import State, empty_moments, moments_of, optimizer_tensors, restore_optimizer
 from core.engine.step import Precision, count_skipped, train_step
 from core.engine.stop import Preempted, Signals
 from core.engine.validate import stream_of, validate
@@ -112,12 +114,14 @@ def fit(
     how, optim, device = config.how, config.optim, world.device
     world.agree("config", run_id(config))
     precision = Precision.of(how.precision, device)
-    recipe.to(device).train()
-    optimizer = make_optimizer(groups or decay_groups(recipe.named_parameters(), optim.weight_decay), optim, device)
+    groups = groups or decay_groups(recipe.named_parameters(), optim.weight_decay)
+    _settle(recipe.train(), how, world)
+    precision = replace(precision, keep_casts=not shard.is_sharded(recipe))
+    optimizer = make_optimizer(shard.renewed(groups, recipe), optim, device)
     world.on_main(lambda: checkpoint.require_space(run.path, 3 * _num_bytes(recipe)))
     state, positions, notes = _load(recipe, optimizer, run, world)
-    if how.compile:
-        recipe.compile()
+    if how.shard == "full" and world.size == 1:
+        notes.append("how.shard=full: one process shares nothing out, it holds all")
     log = Log(
         run.path,
         is_main=world.is_main,
@@ -135,7 +139,9 @@ def fit(
             log.say(note)
         _train(session, batches, held_out, signals)
         about = {"run": run.path.name, "step": state.step, "run_id": run_id(config)}
-        world.on_main(lambda: checkpoint.export_encoder(recipe.kept(), run.path / "encoder", about=about))
+        kept, target = recipe.kept(), run.path / "encoder"
+        weights = shard.whole_weights(recipe, kept, world) if shard.is_sharded(recipe) else None
+        world.on_main(lambda: checkpoint.export_encoder(kept, target, about=about, weights=weights))
         log.event("end", step=state.step, skipped=state.skipped)
     return run.path
 
@@ -238,13 +244,44 @@ def _validate_if_due(session: _Session, held_out: HeldOut | None) -> None:
     state.validated = state.step
 
 
+def _settle(recipe: Recipe, how: How, world: World) -> None:
+    """Bring a recipe to its device, in the form that `how` asks for.
+
+    Raises:
+        ConfigError: it has no blocks whose activations could be left out.
+    """
+    if how.checkpoint_activations:
+        recompute_blocks(recipe)
+    if how.shard == "full" and world.size > 1:
+        if how.compile:
+            shard.compile_blocks(recipe)
+        shard.shard(recipe, world)
+        return
+    recipe.to(world.device)
+    if how.compile:
+        recipe.compile()
+
+
 def _save(session: _Session) -> None:
+    facts = {"counters": asdict(session.state), "logs": session.log.positions(), "run_id": run_id(session.config)}
+    run, step, recipe, optimizer = session.run.path, session.state.step, session.recipe, session.optimizer
+    if shard.is_sharded(recipe):
+        from core.engine import sharded_checkpoint
+
+        sharded_checkpoint.save(run, step, _all_tensors(recipe, optimizer_tensors(optimizer)), facts, session.world)
+        return
+
     def write() -> None:
-        tensors = {"model": session.recipe.state_dict(), "optimizer": optimizer_tensors(session.optimizer)}
-        facts = {"counters": asdict(session.state), "logs": session.log.positions(), "run_id": run_id(session.config)}
-        checkpoint.save(session.run.path, session.state.step, tensors, facts)
+        tensors = {"model": recipe.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+        checkpoint.save(run, step, tensors, facts)
 
     session.world.on_main(write)
+
+
+def _all_tensors(recipe: Recipe, moments: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name what a sharded checkpoint holds."""
+    weights = {f"model/{name}": value for name, value in recipe.state_dict().items()}
+    return weights | {f"optimizer/{name}": value for name, value in moments.items()}
 
 
 def _load(recipe: Recipe, optimizer: AdamW, run: RunFolder, world: World) -> tuple[State, dict[str, int], list[str]]:
@@ -254,14 +291,23 @@ def _load(recipe: Recipe, optimizer: AdamW, run: RunFolder, world: World) -> tup
     folder, notes = world.on_main(lambda: checkpoint.newest(run.path))
     if folder is None:
         return State(), {}, ["no checkpoint had been written yet: starting from step 0"]
-    place(recipe, read_weights(folder / "model.safetensors"), source=str(folder))
-    restore_optimizer(optimizer, read_weights(folder / "optimizer.safetensors"), source=folder)
+    if checkpoint.is_sharded(folder):
+        from core.engine import sharded_checkpoint
+
+        names = [name.partition("/")[2] for name in sharded_checkpoint.stored_shapes(folder) if name[:5] != "model"]
+        moments = empty_moments(optimizer, names)
+        sharded_checkpoint.read(folder, _all_tensors(recipe, moments))
+    else:
+        weights, moments = (read_weights(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
+        place(recipe, shard.parts_of(weights, recipe.state_dict()), source=str(folder))
+        moments = shard.parts_of(moments, moments_of(optimizer, moments))
+    restore_optimizer(optimizer, moments, source=folder)
     stored = checkpoint.read_state(folder)
     return State(**stored["counters"]), stored["logs"], [*notes, f"continuing from {folder.name}"]
 
 
 def _parallel(recipe: Recipe, world: World) -> nn.Module:
-    if world.size == 1:
+    if world.size == 1 or shard.is_sharded(recipe):
         return recipe
     several = len(recipe.encoder.contract.inputs) > 1  # a batch of one kind leaves the stems of the others unused
     cards = [world.device.index] if world.device.type == "cuda" else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,27 @@ def optimizer_tensors(optimizer: AdamW) -> dict[str, Tensor]:
                 assert moment in _MOMENTS, f"AdamW holds a '{moment}' that would be lost"
                 found[f"{name}/{moment}"] = value
     return found
+
+
+def empty_moments(optimizer: AdamW, names: Iterable[str]) -> dict[str, Tensor]:
+    """Make zeros to read stored moments into, laid out as their parameters are; a name without a parameter is left out.
+
+    Args:
+        optimizer: fresh.
+        names: `<parameter name>/<moment>`, as `optimizer_tensors` gives them.
+    """
+    like = moments_of(optimizer, names)
+    return {
+        name: torch.zeros((), dtype=torch.float32) if name.endswith("/step") else torch.zeros_like(parameter).detach()
+        for name, parameter in like.items()
+    }
+
+
+def moments_of(optimizer: AdamW, names: Iterable[str]) -> dict[str, Tensor]:
+    """Give the parameter that each moment belongs to; a name without one is left out."""
+    parameters = {name: p for g in optimizer.param_groups for name, p in zip(g["names"], g["params"], strict=True)}
+    owners = ((name, name.rpartition("/")[0]) for name in names)
+    return {name: parameters[owner] for name, owner in owners if owner in parameters}
 
 
 def restore_optimizer(optimizer: AdamW, tensors: Mapping[str, Tensor], *, source: Path) -> None:

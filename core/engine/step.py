@@ -13,6 +13,7 @@ from torch.optim import AdamW
 
 from core.batch import Batch
 from core.engine.distributed import World
+from core.engine.shard import whole
 from core.engine.state import State
 from core.errors import ConfigError, NumericsError
 
@@ -27,10 +28,12 @@ class Precision:
     Attributes:
         name: `fp32` or `bf16`.
         device: where.
+        keep_casts: keep a weight's bf16 copy until the pass ends; False where the weight itself is not kept either.
     """
 
     name: str
     device: torch.device
+    keep_casts: bool = True
 
     @classmethod
     def of(cls, wish: str, device: torch.device) -> Precision:
@@ -47,7 +50,9 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Enter the format for a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.name == "bf16" else nullcontext()
+        if self.name != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.keep_casts)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ def train_step(
     norm = nn.utils.get_total_norm(gradients)
     names = sorted(terms[0])
     means = [torch.stack(losses).mean(), *(torch.stack([t[name] for t in terms]).mean() for name in names)]
-    told = torch.stack([value.to(torch.float64) for value in (*means, norm, norm.new_tensor(float(stop)))])
+    total = whole(norm)  # over all ranks, where each holds a part of the gradient
+    told = torch.stack([value.to(torch.float64) for value in (*means, total, total.new_tensor(float(stop)))])
     loss, *values, grad_norm, stopping = (world.sum(told) / world.size).tolist()
 
     finite = all(abs(value) < float("inf") for value in (loss, grad_norm))  # False for NaN as well
@@ -154,7 +160,7 @@ def count_skipped(state: State, outcome: Outcome, steps: int, rows: list[int]) -
 
 
 def _local(model: nn.Module, more_to_come: bool) -> AbstractContextManager[object]:
-    """Leave gradients on this rank until the last slice."""
+    """Leave gradients on this rank until the last slice; a shared-out recipe sums each slice's, for want of memory."""
     if more_to_come and isinstance(model, DistributedDataParallel):
         return model.no_sync()
     return nullcontext()

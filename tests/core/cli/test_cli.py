@@ -136,6 +136,12 @@ def test_resume_without_preset_takes_the_runs_own_config(tmp_path: Path) -> None
         (["tiny", "--out", "a", "b"], "option --out takes one path, got a b."),
         (["tiny", "--plan", "--out", "x"], "--out has no effect with --plan"),
         (["tiny", "--plan", "--resume"], "--resume has no effect with --plan"),
+        (["tiny", "--gpus", "8"], "--gpus has no effect without --plan"),
+        (["tiny", "--plan", "--gpus", "0"], "option --gpus takes one number of cards, 1 or more, got 0."),
+        (["tiny", "--plan", "--gpus"], "option --gpus takes one number of cards, 1 or more, got none."),
+        (["tiny", "--plan", "--gpus", "2", "4"], "option --gpus takes one number of cards, 1 or more, got 2 4."),
+        (["tiny", "--plan", "--gpus=3"], "expected a batch_size that 3 cards with optim.accumulate=1 share evenly"),
+        (["--list", "--gpus=3"], "--gpus has no effect with --list"),
         (["tiny", "--list"], "tiny has no effect with --list"),
         (["--list", "--steps=3"], "--steps has no effect with --list"),
         (["--resume"], "--resume needs to know which run"),
@@ -306,6 +312,45 @@ def test_help_of_such_a_verb_marks_what_is_required(capsys: pytest.CaptureFixtur
     assert "  --folds=5\n      parts of the cross-validation." in text
     assert "--resume" not in text
     assert "--plan" not in text
+
+
+def test_gpus_are_refused_where_a_verb_plans_for_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    verb = cli.Verb(config=Evaluate, run=Called(), description="", plan=lambda config: "a plan")
+    words = ["--encoder=a", "--data=b", "--label=c", "--plan"]
+    cli.execute(verb, words)
+    assert capsys.readouterr().out == "a plan\n"
+    with pytest.raises(ConfigError, match="--gpus has no effect here: this verb plans for one process"):
+        cli.execute(verb, [*words, "--gpus=2"])
+
+
+def test_a_plan_for_cards_is_the_plan_and_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain("tiny", "--plan")[0] == 0
+    plain = capsys.readouterr().out.splitlines()
+    assert pretrain("tiny", "--plan", "--gpus", "2")[0] == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line in plain] == plain
+    assert any(line.startswith("gpus         2 x NVIDIA H100") for line in told)
+    assert pretrain("--help")[0] == 0
+    assert "--gpus N" in capsys.readouterr().out
+
+
+def test_a_domain_adds_short_names_and_fits_the_config_before_it_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called()
+
+    def prepare(config: Pretrain) -> Pretrain:
+        return tree.override(config, {"steps": 2 * config.steps})
+
+    def start(*argv: str) -> None:
+        with pytest.raises(SystemExit):
+            cli.pretrain_main(
+                PRESETS, called, "", aliases={"options": "data.options"}, prepare=prepare, argv=["tiny", *argv]
+            )
+
+    start("--options", "a.b=1", "--data=x")
+    assert (called.config.data.options, called.config.data.paths) == (("a.b=1",), ("x",))
+    assert called.config.steps == 100
+    start("--plan")
+    assert "run          200 steps" in capsys.readouterr().out
 
 
 def test_parse_keeps_text_as_typed() -> None:

@@ -21,6 +21,7 @@ from core.engine.loop import build, fit
 from core.engine.run_folder import open_run
 from core.engine.stop import EXIT_CODE, Preempted, leave
 from core.errors import HalfseenError
+from core.recipes.base import RecipeSpec
 from core.rng import key, numpy_rng
 
 PARTS = Path(__file__).parent / "parts"
@@ -110,6 +111,31 @@ def train(out: Path, config: Pretrain, *, place: World = ALONE, delay_s: float =
         return fit(recipe, config, run, batches=loader.batches, world=place, held_out=loader.held_out)
 
 
+def learner(name: str, dropout: float) -> RecipeSpec:
+    """The stub, or a small real method: of windows, or with a moving average for a teacher."""
+    from core.contract import Contract
+    from core.encoders.swinv2 import SwinV2Spec
+    from core.encoders.vit import ViTSpec
+    from core.maskers.random import Random
+    from core.predictors.cross_attention import CrossAttentionSpec
+    from core.recipes.latent_mim import LatentMim
+    from core.recipes.simmim import Simmim
+    from core.teachers.ema import Ema
+
+    contract = Contract(inputs=tuple(INPUTS.values()))
+    if name == "simmim":
+        shape = {"width": 8, "depths": (3, 2), "heads": (2, 2), "window": (1, 2, 2)}
+        encoder = SwinV2Spec(contract=contract, drop_path=dropout, extra_norm_period=2, **shape)
+        return Simmim(encoder=encoder, masker=Random(ratio=0.5))
+    if name == "latent_mim":
+        return LatentMim(
+            encoder=ViTSpec(contract=contract, width=8, depth=3, heads=2, drop_path=dropout),
+            predictor=CrossAttentionSpec(width=8, depth=2, heads=2),
+            teacher=Ema(start=0.5),
+        )
+    return StubRecipeSpec(encoder=StubSpec(dropout=dropout))
+
+
 def main() -> None:
     """Train in this process: what the tests start with `python` or `torchrun`, signal and kill."""
     parser = argparse.ArgumentParser()
@@ -119,12 +145,18 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.25)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--auto", action="store_true", help="resume if there is a run")
+    parser.add_argument("--recipe", choices=("stub", "simmim", "latent_mim"), default="stub")
+    parser.add_argument("--shard", choices=("none", "full"), default="none")
+    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--accumulate", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
     resume = given.resume or (given.auto and (given.out / "config.yaml").exists())
     try:
         with world("cpu") as place:
-            config = pretrain(given.steps, recipe=StubRecipeSpec(encoder=StubSpec(dropout=given.dropout)))
+            config = pretrain(given.steps, recipe=learner(given.recipe, given.dropout))
+            how = replace(config.how, shard=given.shard, checkpoint_activations=given.recompute)
+            config = replace(config, how=how, optim=replace(config.optim, accumulate=given.accumulate))
             train(given.out, config, place=place, delay_s=given.delay, resume=resume)
     except HalfseenError as error:
         raise SystemExit(f"error: {error}") from None
