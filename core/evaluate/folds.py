@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,8 +115,19 @@ def out_of_fold(
     *,
     seed: int,
     class_names: Sequence[str],
+    taught: Mapping[int, NDArray[np.bool_]] | None = None,
 ) -> OutOfFold:
     """Predict each fold from all others, with a setting chosen by inner folds of its training side alone.
+
+    Args:
+        method: learns and predicts.
+        features: (M, D).
+        labels: (M,) class numbers.
+        groups: (M,).
+        fold: (M,) in which fold each image is tested.
+        seed: of the inner folds.
+        class_names: K names.
+        taught: fold -> (M,) True for the images that are learnt from; None = all of the other folds.
 
     Raises:
         DataError: a group on both sides of a fold, or a class too rare to choose a setting.
@@ -126,14 +137,14 @@ def out_of_fold(
     fits = unconverged = 0
     for number in np.unique(fold):
         test = fold == number
-        _check_apart(groups, test)
-        train = ~test
+        train = ~test if taught is None else taught[int(number)]
+        _check_apart(groups[train], groups[test])
         setting, inner_fits, failed = _choose(
             method,
             features[train],
             labels[train],
             groups[train],
-            seed=key(seed, "inner", int(number)),
+            seed=inner_seed(seed, int(number)),
             class_names=class_names,
         )
         predicted, failed_last = method.predict(
@@ -159,24 +170,39 @@ def _choose(
     settings = [float(s) for s in method.settings]
     if len(settings) == 1:
         return settings[0], 0, 0
-    groups_per_class = min(len(np.unique(groups[labels == k])) for k in range(len(class_names)))
-    folds = max(2, min(INNER_FOLDS, groups_per_class))
-    fold = assign_folds(labels, groups, folds=folds, seed=seed, class_names=class_names, cure=MORE_FOLDS)
+    fold = inner_folds(labels, groups, seed=seed, class_names=class_names)
+    numbers = np.unique(fold)
     probabilities = np.zeros((len(settings), len(labels), len(class_names)))
     failed = 0
-    for number in range(folds):
+    for number in numbers:
         test = fold == number
-        _check_apart(groups, test)
+        _check_apart(groups[~test], groups[test])
         probabilities[:, test], unconverged = method.predict(
             features[~test], labels[~test], features[test], num_classes=len(class_names), settings=settings
         )
         failed += unconverged
     losses = [balanced_cross_entropy(labels, p) for p in probabilities]
-    return settings[int(np.argmin(losses))], folds * len(settings), failed
+    return settings[int(np.argmin(losses))], len(numbers) * len(settings), failed
 
 
-def _check_apart(groups: NDArray[np.str_], test: NDArray[np.bool_]) -> None:
-    both = np.intersect1d(groups[test], groups[~test])
+def inner_seed(seed: int, number: int) -> int:
+    """Give the seed of the inner folds of one outer fold."""
+    return key(seed, "inner", number)
+
+
+def inner_folds(labels: Ints, groups: NDArray[np.str_], *, seed: int, class_names: Sequence[str]) -> Ints:
+    """Assign a training side to up to 3 folds, on which a setting is chosen; fewer where a class has fewer groups.
+
+    Raises:
+        DataError: a class of a single group.
+    """
+    groups_per_class = min(len(np.unique(groups[labels == k])) for k in range(len(class_names)))
+    folds = max(2, min(INNER_FOLDS, groups_per_class))
+    return assign_folds(labels, groups, folds=folds, seed=seed, class_names=class_names, cure=MORE_FOLDS)
+
+
+def _check_apart(train: NDArray[np.str_], test: NDArray[np.str_]) -> None:
+    both = np.intersect1d(test, train)
     if len(both):
         raise DataError(
             f"group '{both[0]}' is on both sides of a split ({len(both)} such groups): "

@@ -34,7 +34,24 @@ def group_draws(groups: Sequence[str] | NDArray[np.str_], *, draws: int, seed: i
         DataError: a single group, from which no interval can come.
         ConfigError: fewer than 100 draws, too few for a 2.5 % percentile.
     """
+    check_draws(groups, draws)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
+    rng = numpy_rng(seed, "bootstrap")
+    block = max(1, CHUNK // len(member))
+    share = np.full(len(names), 1.0 / len(names))
+    for start in range(0, draws, block):
+        counts = rng.multinomial(len(names), share, size=min(block, draws - start))
+        yield counts[:, member].astype(np.float64)
+
+
+def check_draws(groups: Sequence[str] | NDArray[np.str_], draws: int) -> None:
+    """Refuse what cannot be resampled; `group_draws` says so too, but only when its first block is asked for.
+
+    Raises:
+        DataError: a single group, from which no interval can come.
+        ConfigError: fewer than 100 draws, too few for a 2.5 % percentile.
+    """
+    names = np.unique(np.asarray(groups))
     if len(names) < 2:
         raise DataError(
             f"expected at least 2 groups to resample, got {len(names)} ('{names[0] if len(names) else ''}'): "
@@ -42,12 +59,6 @@ def group_draws(groups: Sequence[str] | NDArray[np.str_], *, draws: int, seed: i
         )
     if draws < 100:
         raise ConfigError(f"expected at least 100 bootstrap draws for a 95 % interval, got {draws}: use 1000 or more.")
-    rng = numpy_rng(seed, "bootstrap")
-    block = max(1, CHUNK // len(member))
-    share = np.full(len(names), 1.0 / len(names))
-    for start in range(0, draws, block):
-        counts = rng.multinomial(len(names), share, size=min(block, draws - start))
-        yield counts[:, member].astype(np.float64)
 
 
 def percentile_interval(samples: Floats, *, level: float = 0.95) -> tuple[float, float]:

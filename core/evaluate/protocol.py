@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from core.errors import ConfigError, nearest
 from core.evaluate.folds import Method, OutOfFold, assign_folds, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
-from core.evaluate.intervals import group_draws, percentile_interval
+from core.evaluate.intervals import check_draws, group_draws, percentile_interval
 from core.evaluate.knn import NearestNeighbours
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
@@ -69,6 +69,7 @@ def evaluate(
     target = encode_labels(labels, ordinal=ordinal, order=order)
     group = check_groups(groups, len(target.codes))
     sets = check_features(feature_sets, len(target.codes))
+    check_draws(group, draws)
     if repeats < 1:
         raise ConfigError(f"expected at least 1 repeat, got {repeats}.")
     reference = next(iter(sets)) if reference is None else reference

@@ -127,7 +127,7 @@ class Table:
 
     def to_json(self) -> str:
         """Give JSON text; a number that is not defined becomes null."""
-        return json.dumps(_nan_to_none(self.to_dict()), indent=2, allow_nan=False)
+        return json.dumps(nan_to_none(self.to_dict()), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Table:
@@ -139,7 +139,7 @@ class Table:
         try:
             fields = json.loads(text)
             for name, kind in (("rows", Row), ("differences", Difference), ("classes", LabelClass)):
-                fields[name] = tuple(kind(**_none_to_nan(entry)) for entry in fields[name])
+                fields[name] = tuple(kind(**none_to_nan(entry)) for entry in fields[name])
             return cls(**{**fields, "notes": tuple(fields["notes"])})
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{source}: expected an evaluation table in JSON, got something else ({error}).") from error
@@ -158,7 +158,7 @@ class Table:
 
     def to_markdown(self) -> str:
         """Give two Markdown tables (scores, differences), one column per metric, and the protocol as a list."""
-        parts = [_markdown(head, body) for head, body in self._grids() if body]
+        parts = [markdown_table(head, body) for head, body in self._grids() if body]
         return "\n\n".join([*parts, "\n".join(f"- {line}" for line in self.protocol)]) + "\n"
 
     def print(self, file: TextIO | None = None) -> None:
@@ -210,18 +210,21 @@ def _sets(row: Row) -> str:
     return "" if row.spread is None else f" ({row.sets} seeds, sd {row.spread:.3f})"
 
 
-def _markdown(head: list[str], body: list[list[str]]) -> str:
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
+    """Write one Markdown table; a bar inside a cell is escaped."""
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _nan_to_none(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
+    """Replace every NaN in plain lists and dicts: JSON has none."""
     if isinstance(value, dict):
-        return {key: _nan_to_none(entry) for key, entry in value.items()}
+        return {key: nan_to_none(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_nan_to_none(entry) for entry in value]
+        return [nan_to_none(entry) for entry in value]
     return None if isinstance(value, float) and value != value else value
 
 
-def _none_to_nan(entry: dict[str, Any]) -> dict[str, Any]:
+def none_to_nan(entry: dict[str, Any]) -> dict[str, Any]:
+    """Undo `nan_to_none` in the fields of one score; a `spread` of None means that there is none."""
     return {key: float("nan") if value is None and key != "spread" else value for key, value in entry.items()}

@@ -168,6 +168,10 @@ def test_features_labels_and_options_that_do_not_fit_are_refused() -> None:
         evaluate({"encoder": features[:-1]}, labels, groups, seed=0)
     with pytest.raises(ConfigError, match="at least 1 repeat"):
         evaluate({"encoder": features}, labels, groups, seed=0, repeats=0)
+    said: list[str] = []
+    with pytest.raises(ConfigError, match="at least 100 bootstrap draws"):
+        evaluate({"encoder": features}, labels, groups, seed=0, draws=99, progress=said.append)
+    assert said == []
 
 
 def test_progress_names_each_piece_of_work() -> None:
