@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from core.maskers.base import Masker
 from core.plan import NO_GUIDE, Guide, Plan, check_grid, check_ratio, hide_share
 from core.rng import SampleRng
-from core.shapes import Grid, patchify
+from core.shapes import Grid
 
 FLAT = 1e-3  # priority of the flattest token: above 0, so that chance decides among flat ones, not their place
 
@@ -54,29 +54,64 @@ class Entropy(Masker):
 
     def _of_groups(self, batch: Batch, grid: Grid) -> Tensor:
         if not grid.groups:
-            return token_entropy(batch.image, batch.valid, grid, self.bins)
-        parts = [batch.aligned(group) for group in grid.groups]
-        return torch.cat([token_entropy(part.image, part.valid, grid.plain, self.bins) for part in parts], dim=1)
+            return self._of(batch, grid)
+        return torch.cat([self._of(batch.aligned(group), grid.plain) for group in grid.groups], dim=1)
+
+    def _of(self, batch: Batch, grid: Grid) -> Tensor:
+        return token_entropy(batch.image, None if batch.complete else batch.valid, grid, self.bins)
 
 
-def token_entropy(image: Tensor, valid: Tensor, grid: Grid, bins: int) -> Tensor:
-    """Measure the entropy of each token's measured voxels, (B, places) float32 in nats, averaged over measured bands."""
+def token_entropy(image: Tensor, valid: Tensor | None, grid: Grid, bins: int) -> Tensor:
+    """Measure the entropy of each token's measured voxels, (B, places) float32 in nats, averaged over measured bands.
+
+    Without `valid` every voxel is measured.
+    """
+    # on a CPU sample by sample: what one needs then stays in the cache
+    step = 1 if image.device.type == "cpu" else max(len(image), 1)
+    place = _places(grid, bins + 1, image.device)
+    parts = [
+        _entropies(image[i : i + step], None if valid is None else valid[i : i + step], grid, bins, place)
+        for i in range(0, max(len(image), 1), step)
+    ]
+    return torch.cat(parts)
+
+
+def _entropies(image: Tensor, valid: Tensor | None, grid: Grid, bins: int, place: Tensor) -> Tensor:
     batch, bands = image.shape[:2]
     axes = tuple(range(2, image.ndim))
-    low = torch.where(valid, image, torch.inf).amin(dim=axes, keepdim=True)
-    high = torch.where(valid, image, -torch.inf).amax(dim=axes, keepdim=True)
-    span = torch.where(high > low, high - low, 1.0)
-    level = ((image - low) * (bins / span)).clamp(max=bins - 1)  # the highest value belongs to the last bin
-    number = torch.where(valid, level, bins).to(torch.int32)  # an extra bin for what was not measured
-    number = patchify(number, grid.patch).reshape(-1, grid.voxels)
-    row = torch.arange(len(number), dtype=torch.int32, device=number.device)[:, None] * (bins + 1)
-    counts = torch.bincount((row + number).flatten(), minlength=len(number) * (bins + 1))
-    counts = counts.reshape(batch, grid.num_places, bands, bins + 1)[..., :bins]
+    if valid is None:
+        low, high = image.amin(dim=axes, keepdim=True), image.amax(dim=axes, keepdim=True)
+        number = _levels(image, low, high, bins).to(torch.int32)
+    else:
+        low = torch.where(valid, image, torch.inf).amin(dim=axes, keepdim=True)
+        high = torch.where(valid, image, -torch.inf).amax(dim=axes, keepdim=True)
+        level = _levels(image, low, high, bins)
+        number = torch.where(valid, level, bins).to(torch.int32)  # an extra bin for what was not measured
+    wide = grid.num_places * (bins + 1)
+    start = torch.arange(batch * bands, dtype=torch.int32, device=image.device).mul_(wide)
+    number += start.reshape(batch, bands, *(1,) * grid.ndim)
+    number += place
+    counts = torch.bincount(number.flatten(), minlength=batch * bands * wide)
+    counts = counts.to(torch.float32).reshape(batch, bands, grid.num_places, bins + 1)[..., :bins]
     total = counts.sum(dim=3, keepdim=True)
     share = counts / total.clamp(min=1)
     entropy: Tensor = -torch.special.xlogy(share, share).sum(dim=3)
     measured = total[..., 0] > 0
-    return entropy.sum(dim=2) / measured.sum(dim=2).clamp(min=1)
+    return entropy.sum(dim=1) / measured.sum(dim=1).clamp(min=1)
+
+
+def _levels(image: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
+    span = torch.where(high > low, high - low, 1.0)
+    return ((image - low) * (bins / span)).clamp_(max=bins - 1)  # the highest value belongs to the last bin
+
+
+def _places(grid: Grid, bins: int, device: torch.device) -> Tensor:
+    """Give the number of the first bin of each voxel's token, (*S) int32."""
+    number = torch.zeros((1,) * grid.ndim, dtype=torch.int32, device=device)
+    for axis, (tokens, edge) in enumerate(zip(grid.tokens, grid.patch, strict=True)):
+        along = torch.arange(tokens, dtype=torch.int32, device=device).repeat_interleave(edge)
+        number = number * tokens + along.reshape([-1 if i == axis else 1 for i in range(grid.ndim)])
+    return number * bins
 
 
 def _scaled(entropy: Tensor, valid: Tensor) -> Tensor:

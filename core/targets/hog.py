@@ -17,8 +17,18 @@ from torch.nn import functional
 from core.batch import Batch
 from core.contract import Input
 from core.errors import ConfigError
-from core.shapes import Grid, patchify, unpatchify
+from core.shapes import Grid, unpatchify
 from core.targets._eroded import eroded
+from core.targets._orientations import (
+    binned,
+    bordered,
+    by_cell,
+    cell_numbers,
+    difference,
+    orientations,
+    pieces,
+    slopes,
+)
 from core.targets._standardise import standardised
 from core.targets.base import Target
 
@@ -93,13 +103,15 @@ class Hog(Target):
 
     def __call__(self, batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
         """Give the histograms, and 1 where at least half of a cell's gradients rest on measured data alone."""
-        cells = self.cells(grid.patch)
+        image, ndim, cells = batch.image.detach(), grid.ndim, self.cells(grid.patch)
         edges = tuple(edge // count for edge, count in zip(grid.patch, cells, strict=True))
-        # on a CPU sample by sample: what one needs then stays in the cache, which is two to five times faster
-        step = 1 if batch.image.device.type == "cpu" else max(len(batch), 1)
-        parts = [self._histograms(batch.take(slice(i, i + step)), edges) for i in range(0, max(len(batch), 1), step)]
-        histogram, solid = (torch.cat(part) for part in zip(*parts, strict=True))
-        value, weight = (patchify(part.flatten(1, 3), cells) for part in (histogram, solid))
+        planes = tuple(combinations(range(ndim), 2))
+        value = image.new_empty(len(image), *grid.tokens, len(batch.bands), len(planes), self.bins, *cells)
+        weight = torch.ones_like(value, dtype=torch.bool)
+        by_axis = [n for axis in range(ndim) for n in (1 + axis, 4 + ndim + axis)]  # tokens and cells, axis by axis
+        order = (0, *range(1 + ndim, 4 + ndim), *by_axis)
+        self._fill(value.permute(order), weight.permute(order), batch, edges, planes)
+        value, weight = (part.flatten(1, ndim).flatten(2) for part in (value, weight))
         if self.normalise == "token":
             apart = value.unflatten(2, (len(batch.bands), -1))
             least = self.floor * _GAIN * math.prod(edges)
@@ -116,35 +128,45 @@ class Hog(Target):
         drawn = torch.einsum("bckm,kv->bmcv", heights, strokes)
         return unpatchify(drawn.flatten(2), Grid(tuple(image.shape[2:]), edges))
 
-    def _histograms(self, batch: Batch, edges: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Histograms (B, C, planes, bins, *cells), and which of them count, bool of the same shape."""
-        planes = [self._plane(batch, axes, edges) for axes in combinations(range(len(edges)), 2)]
-        histogram = torch.stack([sums for sums, _ in planes], dim=2)
-        return histogram, torch.stack([counts for _, counts in planes], dim=2).expand_as(histogram)
-
-    def _plane(self, batch: Batch, axes: tuple[int, int], edges: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Histograms (B, C, bins, *cells) in one plane, and which of them count, (B, C, 1, *cells) bool."""
-        first, second = plane_gradient(batch.image.detach(), batch.spacing, axes)
-        bin_of = torch.atan2(second, first).div_(math.pi).mul_(self.bins).floor_().remainder_(self.bins)
-        magnitude = first.square_().addcmul_(second, second).sqrt_()
-        window = self._window(batch.size, axes).to(magnitude)
-        if self.gaussian:
-            magnitude = magnitude.mul_(window)
-        share = None
-        if not batch.complete:
-            solid = eroded(batch.valid, axes=axes)
-            magnitude = magnitude.masked_fill_(~solid, 0.0)
-            whole = by_cell(window.expand(1, 1, *batch.size), edges).sum(-1)
-            share = by_cell(solid * window, edges).sum(-1) / whole
-        sums = binned(by_cell(magnitude, edges), by_cell(bin_of, edges), self.bins)
-        if share is None:
-            counts = torch.ones((), dtype=torch.bool, device=sums.device).expand_as(sums[:, :, :1])
-        else:
-            counts = (share >= 0.5)[:, :, None]
-            sums = torch.where(counts, sums / share.clamp(min=0.5)[:, :, None], 0.0)
-        if self.normalise == "bins":
-            sums = functional.normalize(sums, dim=2, eps=self.floor * _GAIN * math.prod(edges))
-        return sums, counts
+    def _fill(
+        self,
+        histogram: Tensor,
+        weight: Tensor,
+        batch: Batch,
+        edges: tuple[int, ...],
+        planes: tuple[tuple[int, int], ...],
+    ) -> None:
+        """Write histograms (B, C, planes, bins, tokens, cells, tokens, cells, ...), and which of them count."""
+        image = batch.image.detach()
+        patch = image.shape[2] // histogram.shape[4]
+        share = batch.spacing.amin(1, keepdim=True) / batch.spacing
+        even = image.device.type == "cpu" and bool((share == 1).all())  # a GPU would be waited for
+        windows = [self._window(batch.size, axes).to(image) for axes in planes]
+        cell_of = cell_numbers(edges, batch.size, image.device)
+        for piece in pieces(image, patch):
+            part = bordered(image[piece.samples, piece.bands, piece.rows], piece.ends)
+            differences = {axis: difference(part, axis) for axis in range(len(edges))}
+            valid = None if batch.complete else batch.valid[piece.samples, piece.bands, piece.rows]
+            for plane, (axes, window) in enumerate(zip(planes, windows, strict=True)):
+                found = slopes(differences, None if even else share[piece.samples], axes)
+                magnitude, number = orientations(*found, self.bins)
+                if len(window) > 1:
+                    window = window[piece.own]
+                solid = None if valid is None else eroded(valid, axes=axes)[:, :, piece.inner]
+                if self.gaussian:
+                    magnitude *= window
+                if solid is not None:
+                    magnitude.masked_fill_(~solid, 0.0)
+                sums = binned(magnitude, number, edges, self.bins, cell_of)
+                place = piece.samples, piece.bands, plane, slice(None), piece.tokens
+                if solid is not None:
+                    counts = _measured(solid, window, edges)
+                    sums = torch.where(counts >= 0.5, sums / counts.clamp(min=0.5), 0.0)
+                    weight[place] = _apart(counts >= 0.5, weight[place].shape)
+                if self.normalise == "bins":
+                    length = sums.square().sum(3, keepdim=True).sqrt_()  # 20 times as fast as a norm over this axis
+                    sums /= length.clamp_(min=self.floor * _GAIN * math.prod(edges))
+                histogram[place] = _apart(sums, histogram[place].shape)
 
     def _window(self, size: tuple[int, ...], axes: tuple[int, int]) -> Tensor:
         """Weight of every voxel, of a shape that broadcasts to `size`; sums to 1 over one tile of the plane."""
@@ -157,47 +179,15 @@ class Hog(Target):
         return window
 
 
-def plane_gradient(image: Tensor, spacing: Tensor, axes: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Differentiate (B, C, *S) images along the two axes of a plane with integer Sobel weights, within that plane.
-
-    Per voxel of the finest edge of `spacing` (B, ndim), all axes considered; the sign is the references': a slope that
-    rises along an axis is negative. Borders are reflected.
-    """
-    slopes = []
-    for along, across in (axes, axes[::-1]):
-        slope = _smoothed(_difference(image, 2 + along), 2 + across)
-        ratio = spacing.amin(1) / spacing[:, along]
-        slopes.append(slope.mul_(ratio.reshape(-1, *(1,) * (image.ndim - 1)).to(slope)))
-    return slopes[0], slopes[1]
+def _measured(solid: Tensor, window: Tensor, edges: tuple[int, ...]) -> Tensor:
+    """Measure how much of each cell's window rests on data, (B, C, cells of the first axis, 1, *other cells)."""
+    whole = by_cell(window.expand(1, 1, *solid.shape[2:]), edges).sum(-1)
+    return (by_cell(solid * window, edges).sum(-1) / whole).unsqueeze(3)
 
 
-def binned(magnitude: Tensor, bin_of: Tensor, bins: int) -> Tensor:
-    """Add up magnitudes (B, C, *cells, voxels) by their whole-numbered bin, (B, C, bins, *cells); repeatable bit by bit.
-
-    On a GPU each bin is summed by itself: scattered additions, several times faster on a CPU, have no fixed order there.
-    """
-    add = scattered if magnitude.device.type == "cpu" else bin_by_bin
-    return add(magnitude, bin_of, bins).movedim(-1, 2)
-
-
-def scattered(magnitude: Tensor, bin_of: Tensor, bins: int) -> Tensor:
-    """Add (..., voxels) up to (..., bins) in one pass."""
-    sums = magnitude.new_zeros(*magnitude.shape[:-1], bins)
-    return sums.scatter_add_(-1, bin_of.to(torch.int64), magnitude)
-
-
-def bin_by_bin(magnitude: Tensor, bin_of: Tensor, bins: int) -> Tensor:
-    """Add (..., voxels) up to (..., bins) in a pass for each bin."""
-    bin_of = bin_of.to(torch.uint8)
-    return torch.stack([torch.where(bin_of == b, magnitude, 0.0).sum(-1) for b in range(bins)], dim=-1)
-
-
-def by_cell(image: Tensor, edges: tuple[int, ...]) -> Tensor:
-    """Cut images (B, C, *S) into cells, (B, C, *cells, voxels)."""
-    ndim = len(edges)
-    split = [n for size, edge in zip(image.shape[2:], edges, strict=True) for n in (size // edge, edge)]
-    order = [0, 1, *range(2, 2 + 2 * ndim, 2), *range(3, 3 + 2 * ndim, 2)]
-    return image.reshape(*image.shape[:2], *split).permute(order).flatten(2 + ndim)
+def _apart(cells: Tensor, shape: torch.Size) -> Tensor:
+    """Turn (B, C, cells of the first axis, bins, *other cells) into (B, C, bins, tokens, cells, tokens, cells, ...)."""
+    return cells.movedim(3, 2).reshape(*shape[:2], cells.shape[3], *shape[3:])
 
 
 def glyphs(edges: tuple[int, ...], bins: int) -> Tensor:
@@ -210,21 +200,3 @@ def glyphs(edges: tuple[int, ...], bins: int) -> Tensor:
         for a, b in combinations(range(len(edges)), 2)
     ]
     return torch.stack(planes)
-
-
-def _difference(image: Tensor, axis: int) -> Tensor:
-    """Subtract from the voxel before the one after; 0 at both ends, where reflection makes them equal."""
-    result, inner = torch.zeros_like(image), image.shape[axis] - 2
-    if inner > 0:
-        torch.sub(image.narrow(axis, 0, inner), image.narrow(axis, 2, inner), out=result.narrow(axis, 1, inner))
-    return result
-
-
-def _smoothed(image: Tensor, axis: int) -> Tensor:
-    """Add to twice a voxel its two neighbours, reflected at the ends; an axis of one voxel is its own neighbour."""
-    result, last = image * 2.0, image.shape[axis] - 1
-    result.narrow(axis, 1, last).add_(image.narrow(axis, 0, last))
-    result.narrow(axis, 0, last).add_(image.narrow(axis, 1, last))
-    for end, neighbour in ((0, min(1, last)), (last, max(last - 1, 0))):
-        result.narrow(axis, end, 1).add_(image.narrow(axis, neighbour, 1))
-    return result

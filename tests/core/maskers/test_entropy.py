@@ -47,6 +47,20 @@ def test_equals_numpy():
             assert float(ours[sample, token]) == pytest.approx(np.mean(found), abs=1e-5)
 
 
+@pytest.mark.parametrize("grid", [FLAT, SOLID])
+def test_images_without_gaps_take_a_shorter_way_to_the_same_numbers(grid):
+    image = torch.randn(3, 2, *grid.size)
+    everywhere = torch.ones_like(image, dtype=torch.bool)
+    short = token_entropy(image, None, grid, 16)
+    assert torch.equal(short, token_entropy(image, everywhere, grid, 16))
+    values = patchify(image, grid.patch)[2, 5].reshape(2, -1)
+    found = []
+    for own, band in zip(values, image[2], strict=True):
+        share = torch.histc(own, 16, float(band.min()), float(band.max())) / len(own)
+        found.append(float(-torch.special.xlogy(share, share).sum()))
+    assert float(short[2, 5]) == pytest.approx(np.mean(found), abs=1e-5)
+
+
 def test_a_band_that_is_missing_from_a_token_is_left_out_of_its_mean():
     image = torch.randn(1, 2, *FLAT.size)
     valid = torch.ones_like(image, dtype=torch.bool)

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from core.errors import ConfigError
-from core.targets.hog import Hog, bin_by_bin, glyphs, scattered
+from core.targets import _orientations
+from core.targets._orientations import bin_by_bin, binned, by_cell, cell_numbers
+from core.targets.hog import Hog, glyphs
 from tests.parity.fixture import make_batch, make_input
 
 FLAT = make_input("flat", 2, (8, 8), (24, 32))
@@ -49,14 +51,42 @@ def test_equals_a_loop_over_voxels(spacing):
             torch.testing.assert_close(ours.double(), sums[:, 2 * token : 2 * token + 2], rtol=1e-5, atol=1e-5)
 
 
-def test_the_sums_of_a_gpu_are_those_of_a_cpu():
+@pytest.mark.parametrize(("size", "edges"), [((24, 20), (8, 4)), ((8, 6, 12), (4, 3, 6))])
+def test_the_sums_of_a_gpu_and_of_many_threads_are_those_of_one(size, edges, monkeypatch):
     draw = torch.Generator().manual_seed(0)
-    magnitude = torch.rand(2, 3, 4, 5, 64, generator=draw)
-    bin_of = torch.randint(9, magnitude.shape, generator=draw).to(torch.float32)
-    sums = bin_by_bin(magnitude, bin_of, 9)
-    torch.testing.assert_close(sums, scattered(magnitude, bin_of, 9))
-    torch.testing.assert_close(sums.sum(-1), magnitude.sum(-1))
-    assert float(sums[1, 2, 3, 4, 7]) == pytest.approx(float(magnitude[1, 2, 3, 4][bin_of[1, 2, 3, 4] == 7].sum()))
+    magnitude = torch.rand(2, 3, *size, generator=draw)
+    number = torch.randint(-9, 10, magnitude.shape, generator=draw).to(torch.float32)
+    cell_of = cell_numbers(edges, size, magnitude.device)
+    sums = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        sums.append(binned(magnitude, number, edges, 9, cell_of))
+    assert torch.equal(sums[0], sums[1])
+    torch.testing.assert_close(sums[0], bin_by_bin(magnitude, number, edges, 9))
+    torch.testing.assert_close(sums[0].sum(3), by_cell(magnitude, edges).sum(-1))
+    last = (2, 2) if len(size) == 2 else (1, 1, 1)
+    voxels = by_cell(magnitude, edges)[(1, 2, *last)], by_cell(number, edges)[(1, 2, *last)] % 9
+    assert float(sums[0][(1, 2, last[0], 7, *last[1:])]) == pytest.approx(float(voxels[0][voxels[1] == 7].sum()))
+
+
+@pytest.mark.parametrize("size", [(48, 32), (24, 16, 8)])
+@pytest.mark.parametrize("at_once", [1, 700, 3000])
+def test_how_an_image_is_cut_changes_nothing(size, at_once, monkeypatch):
+    entry = make_input("cut", 3, (8,) * len(size), size)
+    image = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))
+    batch = make_batch(image, entry)
+    batch.valid[:, 1, 5:9] = False
+    batch = replace(batch, spacing=torch.tensor([2.0, 1.0, 0.5][: len(size)]).expand(4, -1))
+    target = Hog(pool=4, gaussian=6)
+    whole, parts = [], []
+    for found in (whole, parts):
+        found += [target(given, entry.grid()) for given in (batch, make_batch(image, entry))]
+        monkeypatch.setattr(_orientations, "_AT_ONCE", at_once)
+    assert sum(1 for _ in _orientations.pieces(image, 8)) > 1
+    for (value, weight), (again, same) in zip(whole, parts, strict=True):
+        assert torch.equal(weight, same)
+        torch.testing.assert_close(value, again, rtol=1e-5, atol=1e-6)
+    assert not bool(whole[0][1].all())
 
 
 @pytest.mark.parametrize("number", range(8))

@@ -1,0 +1,179 @@
+"""Gradients in a plane and sums by orientation, and how an image is cut so that a CPU's cache holds what they need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# voxels at a time and thread: few enough that what one operation leaves is still in the cache for the next, and that
+# its memory is used again (large pieces go back to the kernel, which clears every page anew); many enough to hide calls
+_AT_ONCE = 131_072
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a batch of images (B, C, *S).
+
+    Attributes:
+        samples: which samples,
+        bands: which bands,
+        tokens: which tokens along the first axis of space,
+        own: their voxels there,
+        rows: the same with a neighbour on either side where there is one,
+        inner: and where in `rows` its own are,
+        ends: how many neighbours are missing before and after them.
+    """
+
+    samples: slice
+    bands: slice
+    tokens: slice
+    own: slice
+    rows: slice
+    inner: slice
+    ends: tuple[int, int]
+
+
+def pieces(image: Tensor, patch: int) -> Iterator[Piece]:
+    """Cut images (B, C, *S) between tokens of `patch` voxels along the first axis; on a GPU one piece is all of it."""
+    samples, bands, length = image.shape[:3]
+    most = _AT_ONCE * torch.get_num_threads() if image.device.type == "cpu" else max(image.numel(), 1)
+    band = math.prod(image.shape[2:])
+    tokens = length // patch
+    at_once = max(most * tokens // band, 1) if band > most else tokens
+    by_band = min(max(most // band, 1), bands)
+    by_sample = max(most // (band * bands), 1)
+    for i, c, t in product(range(0, samples, by_sample), range(0, bands, by_band), range(0, tokens, at_once)):
+        first, after = t * patch, min(t + at_once, tokens) * patch
+        low, high = max(first - 1, 0), min(after + 1, length)
+        yield Piece(
+            samples=slice(i, i + by_sample),
+            bands=slice(c, c + by_band),
+            tokens=slice(t, t + at_once),
+            own=slice(first, after),
+            rows=slice(low, high),
+            inner=slice(first - low, after - low),
+            ends=(int(first == low), int(after == high)),
+        )
+
+
+def plane_gradient(image: Tensor, spacing: Tensor, axes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Differentiate (B, C, *S) images along the two axes of a plane with integer Sobel weights, within that plane.
+
+    Per voxel of the finest edge of `spacing` (B, ndim), all axes considered; the sign is the references': a slope that
+    rises along an axis is negative. Borders are reflected.
+    """
+    differences = {axis: difference(bordered(image, (1, 1)), axis) for axis in axes}
+    return slopes(differences, spacing.amin(1, keepdim=True) / spacing, axes)
+
+
+def bordered(image: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Reflect one voxel at each border, along the first axis as many as `ends` says; one voxel is its own neighbour."""
+    sides = [ends, *[(1, 1)] * (image.ndim - 3)]
+    for mode in ("reflect", "replicate"):
+        alone = [(size > 1) == (mode == "replicate") for size in image.shape[2:]]
+        wanted = [(0, 0) if skip else side for skip, side in zip(alone, sides, strict=True)]
+        if any(map(any, wanted)):
+            image = functional.pad(image, [n for side in reversed(wanted) for n in side], mode=mode)
+    return image
+
+
+def difference(image: Tensor, axis: int) -> Tensor:
+    """Subtract from the voxel before the one after along a spatial axis; the two borders of the axis are used up."""
+    inner = image.shape[2 + axis] - 2
+    return image.narrow(2 + axis, 0, inner) - image.narrow(2 + axis, 2, inner)
+
+
+def slopes(differences: Mapping[int, Tensor], share: Tensor | None, axes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Smooth each axis' `difference` along the other, and multiply by the axis' share (B, ndim); None = all are 1."""
+    found = []
+    for along, across in (axes, axes[::-1]):
+        part = differences[along]
+        for axis in range(part.ndim - 2):
+            if axis not in axes:  # the borders of the other axes serve other planes
+                part = part.narrow(2 + axis, 1, part.shape[2 + axis] - 2)
+        inner, axis = part.shape[2 + across] - 2, 2 + across
+        slope = torch.add(part.narrow(axis, 0, inner), part.narrow(axis, 1, inner), alpha=2)
+        slope += part.narrow(axis, 2, inner)
+        if share is not None:
+            slope *= share[:, along].reshape(-1, *(1,) * (slope.ndim - 1)).to(slope)
+        found.append(slope)
+    return found[0], found[1]
+
+
+def orientations(first: Tensor, second: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Give the length of each gradient and the whole number of its angle's bin, -bins to bins; uses up `first`.
+
+    Numbers that are `bins` apart are the same orientation. Here `remainder` would cost as much as the angle.
+    """
+    number = torch.atan2(second, first).div_(math.pi).mul_(bins).floor_()
+    return first.square_().addcmul_(second, second).sqrt_(), number
+
+
+def binned(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int, cell_of: Tensor) -> Tensor:
+    """Add up magnitudes (B, C, *S) by cell and bin, (B, C, *cells of the first axis, bins, *other cells).
+
+    Repeatable bit by bit, and the same however many threads there are. On a GPU each bin is summed by itself: scattered
+    additions, several times faster on a CPU, have no fixed order there.
+
+    Args:
+        magnitude: of the gradients.
+        number: as `orientations` gives it.
+        edges: voxels of a cell.
+        bins: within a half turn.
+        cell_of: `cell_numbers` of the edges.
+    """
+    if magnitude.device.type != "cpu":
+        return bin_by_bin(magnitude, number, edges, bins)
+    cells = [size // edge for size, edge in zip(magnitude.shape[2:], edges, strict=True)]
+    across, turn = math.prod(cells[1:]), 2 * bins + 1
+    start = cell_of + bins * across
+    index = torch.add(start, number.reshape(-1, len(start)), alpha=across)  # in the order of voxels: nothing is moved
+    add = counted if torch.get_num_threads() == 1 else scattered
+    sums: Tensor = add(magnitude.reshape(index.shape), index, turn * across).unflatten(1, (turn, across))
+    half = sums[:, :bins] + sums[:, bins:-1]
+    half[:, 0] += sums[:, -1]
+    return half.reshape(*magnitude.shape[:2], cells[0], bins, *cells[1:])
+
+
+def counted(magnitude: Tensor, index: Tensor, places: int) -> Tensor:
+    """Add rows of magnitudes up by their index within the row, (rows, places); the fastest on one thread."""
+    start = torch.arange(0, len(index) * places, places, dtype=index.dtype)[:, None]
+    flat = (index + start if len(index) > 1 else index).to(torch.int32).flatten()
+    sums: Tensor = torch.bincount(flat, magnitude.flatten(), minlength=len(index) * places)
+    return sums.reshape(-1, places)
+
+
+def scattered(magnitude: Tensor, index: Tensor, places: int) -> Tensor:
+    """Add as `counted` does; threads share the rows."""
+    return magnitude.new_zeros(len(index), places).scatter_add_(1, index.to(torch.int64), magnitude)
+
+
+def bin_by_bin(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int) -> Tensor:
+    """Add in a pass for each bin."""
+    own = by_cell(number, edges).remainder(bins).to(torch.uint8)
+    magnitude = by_cell(magnitude, edges)
+    return torch.stack([torch.where(own == b, magnitude, 0.0).sum(-1) for b in range(bins)], dim=3)
+
+
+def by_cell(image: Tensor, edges: tuple[int, ...]) -> Tensor:
+    """Cut images (B, C, *S) into cells, (B, C, *cells, voxels)."""
+    ndim = len(edges)
+    split = [n for size, edge in zip(image.shape[2:], edges, strict=True) for n in (size // edge, edge)]
+    order = [0, 1, *range(2, 2 + 2 * ndim, 2), *range(3, 3 + 2 * ndim, 2)]
+    return image.reshape(*image.shape[:2], *split).permute(order).flatten(2 + ndim)
+
+
+def cell_numbers(edges: tuple[int, ...], size: tuple[int, ...], device: torch.device) -> Tensor:
+    """Number the cells of one row of them along the first axis, for each of its voxels, float32; `size` is an image's."""
+    size = size[1:]
+    number = torch.zeros((1,) * len(edges), device=device)
+    for axis, (length, edge) in enumerate(zip(size, edges[1:], strict=True), start=1):
+        along = torch.arange(length // edge, device=device, dtype=torch.float32).repeat_interleave(edge)
+        number = number * (length // edge) + along.reshape([-1 if i == axis else 1 for i in range(len(edges))])
+    return number.expand(edges[0], *size).flatten()
