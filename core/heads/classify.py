@@ -47,8 +47,9 @@ class Classify(HeadSpec):
         if self.num_classes < 2 or self.init_std < 0:
             raise ConfigError(f"expected at least 2 classes and init_std >= 0, got {self}.")
 
-    def build(self, num_features: int) -> LinearHead:
+    def build(self, *widths: int, ndim: int = 2) -> LinearHead:
         """Make it, with fresh weights from torch's current generator."""
+        (num_features,) = widths
         linear = nn.Linear(num_features, self.num_classes)
         nn.init.zeros_(linear.bias)
         nn.init.trunc_normal_(linear.weight, std=self.init_std) if self.init_std else nn.init.zeros_(linear.weight)

@@ -14,7 +14,7 @@ from core.heads.classify import Classify
 
 
 def test_the_folder_knows_the_head_by_its_file_name() -> None:
-    assert registry.names("heads") == ("classify",)
+    assert "classify" in registry.names("heads")
     assert registry.get("heads", "classify") is Classify
     spec = Classify(num_classes=5, batch_norm=True)
     assert from_dict(HeadSpec, to_dict(spec)) == spec
