@@ -43,7 +43,7 @@ def convert_all(jobs: Sequence[Job], *, workers: int, scheduler: str | None, out
         return []
     if scheduler is None:
         return _in_threads(tasks, workers, done)
-    with _client(scheduler, out) as client:
+    with connected(scheduler, out) as client:
         return _on_cluster(client, jobs, tasks, done)
 
 
@@ -107,7 +107,14 @@ def _on_cluster(client: Any, jobs: Sequence[Job], tasks: list[Any], done: Done) 
 
 
 @contextlib.contextmanager
-def _client(address: str, out: Path) -> Iterator[Any]:
+def connected(address: str, out: Path) -> Iterator[Any]:
+    """Give a client of a cluster whose workers run these versions and see the folder of `out`.
+
+    Raises:
+        MissingDataError: dask.distributed is not installed.
+        ConfigError: no cluster answers there, or its workers run other code.
+        DataError: a worker cannot see the folder.
+    """
     try:
         from distributed import Client
     except ImportError:

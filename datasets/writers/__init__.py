@@ -1,4 +1,7 @@
-"""Writing images from a stream of windows, in flat memory: `write_image`; a writer is one file in this folder."""
+"""Writing images from a stream of windows, in flat memory; a writer is one file in this folder.
+
+`write_image` pulls windows from an iterable, `writing` takes them as they are pushed.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import importlib
 import inspect
 import itertools
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +19,9 @@ from core.preprocess import Window
 from datasets.image import LazyImage
 from datasets.publishing import draft_of, publish, remove, spool_of
 from datasets.safety import local
-from datasets.writers.base import Facts, Parts, Writer, checked
+from datasets.writers.base import Facts, Part, Parts, Writer, checked
 
-__all__ = ["Facts", "Parts", "Writer", "find_writer", "plan", "write_image", "writers"]
+__all__ = ["Facts", "Parts", "Writer", "find_writer", "plan", "write_image", "writers", "writing"]
 
 
 @cache
@@ -80,6 +84,24 @@ def write_image(
         DataError: the format cannot keep a fact, a window does not fit the facts, or some voxels never came.
         RunFolderError: the name is taken, or the place cannot be written.
     """
+    with writing(path, facts, writer=writer, overwrite=overwrite) as put:
+        for part in parts:
+            put(part)
+    return local(path)
+
+
+@contextmanager
+def writing(
+    path: str | Path, facts: Facts | LazyImage, *, writer: Writer | None = None, overwrite: bool = False
+) -> Iterator[Callable[[Part], None]]:
+    """Write an image as `write_image` does, where windows are pushed, not pulled: gives what takes one.
+
+    Any one thread at a time may push. The file appears when the block ends without an error.
+
+    Raises:
+        DataError: the format cannot keep a fact, a window does not fit the facts, or some voxels never came.
+        RunFolderError: the name is taken, or the place cannot be written.
+    """
     path = local(path)
     facts = facts if isinstance(facts, Facts) else Facts.of(facts)
     writer = writer or find_writer(path)
@@ -90,7 +112,8 @@ def write_image(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         spool_of(draft).mkdir()
-        _fill(path, writer, draft, facts, parts)
+        with _begun(path, writer, draft, facts) as put:
+            yield put
         publish(draft, path)
     except OSError as error:
         if isinstance(error, HalfseenError):
@@ -101,14 +124,13 @@ def write_image(
     finally:
         remove(draft)
         remove(spool_of(draft))
-    return path
 
 
-def _fill(path: Path, writer: Writer, draft: Path, facts: Facts, parts: Parts) -> None:
+@contextmanager
+def _begun(path: Path, writer: Writer, draft: Path, facts: Facts) -> Iterator[Callable[[Part], None]]:
     work = writer.begin(path, draft, spool_of(draft), facts)
     try:
-        for part in parts:
-            work.put(*checked(path, facts, part))
+        yield lambda part: work.put(*checked(path, facts, part))
         hole = work.missing()
         if hole is not None:
             where = ", ".join(f"{span.start}:{span.stop}" for span in hole)
