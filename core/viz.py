@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.bands import RGB, BandNames
+from core.bands import RGB, BandNames, display_choice
 from core.checkpoint import publish_text
 from core.contract import Contract, Input, Normalisation
 from core.errors import ShapeError
 from core.pictures import Pictures
+from core.sensors import get_sensor, sensor_names
 
 Pixels = NDArray[np.uint8]
 
 HIDDEN_TINT = (86, 180, 233)  # sky blue: apart from retina orange and tissue grey in every colour vision
 _HATCH = np.array([(142, 142, 148), (112, 112, 120)], np.uint8)  # base and line of a hidden patch, opaque
 _NODATA = np.array([(128, 128, 128, 40), (128, 128, 128, 120)], np.uint8)  # wash and dot; translucent: suits any page
+_REGIONS = (
+    ("visible", 700.0),
+    ("near infrared", 1100.0),
+    ("short-wave infrared", 3000.0),
+    ("thermal", 1e5),
+)  # end in nm
 _LONGEST, _SHORTEST = 640, 192  # a picture's longer side: larger arrays are averaged down, smaller ones magnified
 
 
@@ -53,18 +60,80 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One image's panel: original, seen, mask, reconstruction, then target and prediction of every further map."""
+    """One image's panel: original, seen, mask, reconstruction, then target and prediction of every further map.
+
+    Attributes:
+        input: name of the input.
+        shown: the bands that are drawn, as red, green and blue where there are three.
+        columns: the pictures.
+        colours: what the picture is, such as `true colour`.
+        again: whether the image of the row before is shown in other bands.
+    """
 
     input: str
     shown: BandNames
     columns: tuple[Column, ...]
+    colours: str = ""
+    again: bool = False
 
 
-def shown_bands(bands: BandNames) -> tuple[int, ...]:
-    """Choose the bands to draw: red, green, blue if named so, else the first three as false colour, else the first."""
-    if set(RGB) <= set(bands):
-        return tuple(bands.index(name) for name in RGB)
-    return (0, 1, 2) if len(bands) >= 3 else (0,)
+@dataclass(frozen=True)
+class Colours:
+    """Bands to draw as red, green and blue, or one in grey: their places, and what the picture is."""
+
+    bands: tuple[int, ...]
+    kind: str
+
+
+def shown_bands(bands: BandNames, sensor: str = "") -> tuple[int, ...]:
+    """Choose the bands to draw, by name: true colour where there is one, else as `colours` says."""
+    return colours(bands, sensor).bands
+
+
+def colours(bands: BandNames, sensor: str = "") -> Colours:
+    """Choose the bands to draw as red, green and blue by their wavelengths; see `core.bands.display_choice`.
+
+    Where no sensor is named, those that know all the names are asked, and heeded if they agree. Bands of which nothing is
+    known are drawn as they come: the first three as false colour, or the first.
+    """
+    known: set[tuple[BandNames, str]] = set()
+    for name in (sensor,) if sensor else sensor_names():
+        asked = get_sensor(name)
+        if all(band in asked for band in bands):
+            known.add(display_choice(asked, bands))
+    names, kind = known.pop() if len(known) == 1 else display_choice(None, bands)
+    if kind == "one band" and len(bands) >= 3:
+        return Colours((0, 1, 2), "false colour")
+    return Colours(tuple(bands.index(name) for name in names), kind)
+
+
+def further_colours(reads: Input) -> list[Colours]:
+    """Choose what else to draw of an image of many bands: each band group, or the bands by regions of the spectrum.
+
+    Regions are of named sensors: visible, near infrared to 1.1 um, short-wave infrared to 3 um, and thermal. What the first
+    choice shows as a whole is left out, and the visible region beside true colour.
+    """
+    parts: dict[str, tuple[int, ...]] = {}
+    if reads.groups:
+        for group in reads.groups:
+            parts[f"group {', '.join(group)}"] = tuple(reads.bands.index(band) for band in group)
+    else:
+        for position, band in enumerate(reads.described):
+            region = next((name for name, end in _REGIONS if (band.centre_nm or math.inf) < end), None)
+            if region is not None:
+                parts[region] = (*parts.get(region, ()), position)
+    first = colours(reads.bands, reads.sensor)
+    shown = set(first.bands)
+    if first.kind == "true colour":
+        parts.pop("visible", None)
+    return [Colours(_spread(part), kind) for kind, part in parts.items() if not set(part) <= shown]
+
+
+def _spread(bands: tuple[int, ...]) -> tuple[int, ...]:
+    """Three of the bands, the last as red; fewer are shown as one."""
+    if len(bands) < 3:
+        return bands[-1:]
+    return (bands[-1], bands[len(bands) // 2], bands[0])
 
 
 def stretch(
@@ -113,8 +182,12 @@ def to_rgb(image: Tensor, bands: BandNames, window: Window) -> Pixels:
             f"expected an image (C Y X) with one band name and window per channel, got {tuple(image.shape)}, "
             f"{len(bands)} names and {len(window.low)} windows."
         )
+    return _drawn(image, window, shown_bands(bands))
+
+
+def _drawn(image: Tensor, window: Window, bands: tuple[int, ...]) -> Pixels:
     picked = []
-    for band in shown_bands(bands):
+    for band in bands:
         low, high = window.low[band], window.high[band]
         share = (image[band].detach().to(torch.float32).cpu().numpy() - low) / (high - low)
         picked.append(np.clip(np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0))
@@ -188,24 +261,32 @@ def token_pca(tokens: Tensor, grid: tuple[int, ...]) -> Pixels:
 
 
 def panels(pictures: Pictures, *, limit: int, reads: Input | None = None) -> list[Row]:
-    """Draw the first `limit` images of a batch, one row each; `reads` adds true colours and true slice proportions."""
-    return [_row(pictures, index, reads) for index in range(min(limit, pictures.original.shape[0]))]
+    """Draw the first `limit` images of a batch, one row each; `reads` adds true colours and true slice proportions.
+
+    The first image of an input with band groups, or with bands in several regions of the spectrum, has further rows.
+    """
+    count = min(limit, pictures.original.shape[0])
+    first = colours(pictures.bands, reads.sensor if reads else "")
+    rows = [_row(pictures, index, reads, first) for index in range(count)]
+    if count and reads is not None and reads.ndim == 2 and pictures.bands == reads.bands:
+        rows[1:1] = [replace(_row(pictures, 0, reads, more), again=True) for more in further_colours(reads)]
+    return rows
 
 
-def _row(pictures: Pictures, index: int, reads: Input | None) -> Row:
+def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) -> Row:
+    picked = list(shown.bands)
+    data, bands = pictures.valid[index][picked], tuple(pictures.bands[band] for band in picked)
     original, seen = pictures.original[index], pictures.seen[index]
-    data, bands = pictures.valid[index], pictures.bands
     hidden = to_voxels(pictures.mask[index], pictures.patch)
-    shown = shown_bands(bands)
-    window = stretch(original, data, normalisation=reads.normalisation if reads else None)
-    valid = data[list(shown)].all(0)
     blank = ~hidden & (seen == 0).all(0) & (original != 0).any(0)  # tokens of the rim: neither seen nor predicted
+    window = stretch(original[picked], data, normalisation=_hue_of(reads, shown))
+    valid = data.all(0)
 
-    def draw(name: str, heading: str, image: Tensor, names: BandNames, scale: Window) -> Column:
+    def draw(name: str, heading: str, image: Tensor, scale: Window) -> Column:
         tiles = []
         planes = zip(*(_planes(t, reads) for t in (image, hidden[None], valid[None], blank[None])), strict=True)
         for values, hide, keep, gap in planes:
-            rgb, covered = to_rgb(values, names, scale), hide[0].numpy() > 0.5
+            rgb, covered = _drawn(values, scale, tuple(range(len(values)))), hide[0].numpy() > 0.5
             if name == "seen":
                 rgb = hatch(rgb, covered)
             if name == "mask":
@@ -215,21 +296,31 @@ def _row(pictures: Pictures, index: int, reads: Input | None) -> Row:
         return Column(name, heading, _mosaic(tiles))
 
     columns = [
-        draw("original", "Original", original, bands, window),
-        draw("seen", "What the encoder saw", seen, bands, window),
-        draw("mask", "Hidden patches", original, bands, window),
+        draw("original", "Original", original[picked], window),
+        draw("seen", "What the encoder saw", seen[picked], window),
+        draw("mask", "Hidden patches", original[picked], window),
     ]
     for name, batch in pictures.reconstructions.items():
         if name == "image":
-            columns.append(draw("image", "Reconstruction", batch[index], bands, window))
+            columns.append(draw("image", "Reconstruction", batch[index][picked], window))
             continue
         label, guess = name.replace("_", " "), batch[index].mean(0, keepdim=True)
         truth = pictures.targets[name][index].mean(0, keepdim=True) if name in pictures.targets else None
         scale = stretch(guess if truth is None else truth, valid[None], percent=(1, 98))
         if truth is not None:
-            columns.append(draw(f"{name}-target", f"{label.capitalize()}: target", truth, (name,), scale))
-        columns.append(draw(name, f"{label.capitalize()}: prediction", guess, (name,), scale))
-    return Row(pictures.input, tuple(bands[i] for i in shown), tuple(columns))
+            columns.append(draw(f"{name}-target", f"{label.capitalize()}: target", truth, scale))
+        columns.append(draw(name, f"{label.capitalize()}: prediction", guess, scale))
+    return Row(pictures.input, bands, tuple(columns), shown.kind)
+
+
+def _hue_of(reads: Input | None, shown: Colours) -> Normalisation | None:
+    """The value space of the drawn bands where their hue is to be kept, as in true colour; others are stretched alone."""
+    if reads is None or reads.normalisation.method != "fixed" or shown.kind != "true colour":
+        return None
+    mean, std = (
+        tuple(each[band] for band in shown.bands) for each in (reads.normalisation.mean, reads.normalisation.std)
+    )
+    return Normalisation(method="fixed", mean=mean, std=std)
 
 
 def _planes(image: Tensor, reads: Input | None) -> list[Tensor]:
@@ -293,22 +384,24 @@ def save_panels(
     """
     folder.mkdir(parents=True, exist_ok=True)
     known = {entry.name: entry for entry in contract.inputs} if contract else {}
-    drawn: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    lines: Counter[str] = Counter()
     rows, named = [], set()
     for batch in pictures:
-        for row in panels(batch, limit=limit - drawn[batch.input], reads=known.get(batch.input)):
+        for row in panels(batch, limit=limit - images[batch.input], reads=known.get(batch.input)):
             columns = []
             for column in row.columns:
-                stem = re.sub(r"[^\w-]+", "-", f"panel_{row.input}_{drawn[row.input]:02d}_{column.name}")
+                stem = re.sub(r"[^\w-]+", "-", f"panel_{row.input}_{lines[row.input]:02d}_{column.name}")
                 file = f"{stem}.png"
                 save_png(folder / file, column.pixels)
                 height, width = column.pixels.shape[:2]
                 entry = {"name": column.name, "heading": column.heading, "file": file, "width": width, "height": height}
                 columns.append(entry)
                 named.add(file)
-            volume = batch.original.ndim == 5
-            rows.append({"input": row.input, "shown": list(row.shown), "volume": volume, "columns": columns})
-            drawn[row.input] += 1
+            about = {"shown": list(row.shown), "colours": row.colours, "volume": batch.original.ndim == 5}
+            rows.append({"input": row.input, **about, "columns": columns})
+            images[row.input] += not row.again
+            lines[row.input] += 1
     index = folder / "panels.json"
     publish_text(index, json.dumps({"step": step, "rows": rows}, indent=1, ensure_ascii=False))
     for stale in set(folder.glob("panel_*.png")):

@@ -16,6 +16,7 @@ from core.checkpoint import publish_text
 from core.config import dump
 from core.report.charts import show
 from core.report.curves import losses, pace, waits
+from core.report.efficiency import efficiency
 from core.report.facts import facts
 from core.report.read import Run, number, read_run
 from core.report.scores import scores
@@ -177,11 +178,14 @@ def _panels(run: Run) -> str:
     rows = (run.panels or {}).get("rows") or []
     if not rows:
         return '<p class="soft">No panels were drawn yet.</p>'
-    parts, before = [], None
+    parts, before, shown = [], None, None
     for row in rows:
         if row.get("input") != before:
-            before = row.get("input")
-            parts.append(f'<h3 class="apart">{escape(str(before).capitalize())}</h3>{_shown(row)}')
+            before, shown = row.get("input"), None
+            parts.append(f'<h3 class="apart">{escape(str(before).capitalize())}</h3>')
+        if _shown(row) != shown:
+            shown = _shown(row)
+            parts.append(shown)
         columns = row.get("columns") or []
         figures = "".join(_picture(run, column, str(before)) for column in columns)
         parts.append(f'<div class="panel" style="--n:{max(1, len(columns))}">{figures}</div>')
@@ -189,10 +193,15 @@ def _panels(run: Run) -> str:
 
 
 def _shown(row: Mapping[str, Any]) -> str:
-    bands = ", ".join(str(band) for band in row.get("shown") or [])
+    bands, kind = ", ".join(str(band) for band in row.get("shown") or []), str(row.get("colours") or "")
     planes = " Three slices through the middle: across z (top left), across y (below), across x (right)."
-    said = (f"Bands: {bands}." if bands else "") + (planes if row.get("volume") else "")
+    said = (f"{_sentence(kind)}Bands: {bands}." if bands else "") + (planes if row.get("volume") else "")
     return f'<p class="soft small">{escape(said)}</p>' if said else ""
+
+
+def _sentence(kind: str) -> str:
+    """What the colours of a panel are; one band in grey needs no word."""
+    return "" if kind in ("", "one band") else f"{kind[0].upper()}{kind[1:]}. "
 
 
 def _picture(run: Run, column: Mapping[str, Any], of: str) -> str:
@@ -219,14 +228,16 @@ def _more(run: Run) -> str:
 
 
 def _evaluations(run: Run) -> str:
-    if not run.tables:
+    if not run.tables and not run.curves:
         return '<p class="soft">Not evaluated yet; the verb <b>evaluate</b> fills this section.</p>'
-    return "".join(scores(name if len(run.tables) > 1 else "", table) for name, table in run.tables)
+    tables = [scores(name if len(run.tables) > 1 else "", table) for name, table in run.tables]
+    curves = [efficiency(name if len(run.curves) > 1 else "", curve) for name, curve in run.curves]
+    return "".join([*tables, *curves])
 
 
 def _how(run: Run) -> str:
     notes = [*(_OF_RECONSTRUCTIONS if _predicted(run) else ()), *_NOTES]
-    if run.tables:
+    if run.tables or run.curves:
         notes.append(
             "Whiskers cover the choice of test groups (patients, scenes, slides). They do not cover another training "
             "seed or another site. Judge a difference by its own paired interval, not by whether two whiskers overlap."

@@ -12,13 +12,17 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core.config import load
 from core.errors import DataError, MissingDataError
+from core.evaluate.curve import Curve
 from core.evaluate.table import Table
 
+_KINDS = {"photograph": 2, "scene": 2, "volume": 3}  # names of inputs that are nouns for their images, and their rank
+
 Points = list[tuple[float, float]]
+Scores = TypeVar("Scores", Table, Curve)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Run:
         panels: `figures/panels.json`, or None.
         pictures: other PNG files in `figures/`.
         tables: evaluation tables by file name.
+        curves: label-efficiency curves by file name.
         stored_values: numbers in the exported encoder's file, None while there is none.
         problems: sentences about what is there but could not be read.
     """
@@ -65,6 +70,7 @@ class Run:
     panels: dict[str, Any] | None
     pictures: tuple[Path, ...]
     tables: tuple[tuple[str, Table], ...]
+    curves: tuple[tuple[str, Curve], ...]
     stored_values: int | None
     problems: tuple[str, ...]
 
@@ -115,19 +121,21 @@ def read_run(path: Path) -> Run:
     panels = _json(figures / "panels.json", problems)
     drawn = {column.get("file") for row in (panels or {}).get("rows", []) for column in row.get("columns", [])}
     others = [p for p in sorted(figures.glob("*.png")) if p.name not in drawn and p.name[:6] != "panel_"]
+    config = _config(path / "config.yaml")
     return Run(
         path=path,
-        config=_config(path / "config.yaml"),
+        config=config,
         env=_json(path / "env.json", problems) or {},
         steps=steps,
         validations=validations,
         facts=facts,
         resumes=resumes,
         ended=ended,
-        data=_data(path / "data.parquet", problems),
+        data=_data(path / "data.parquet", _nouns(config), problems),
         panels=panels,
         pictures=tuple(others),
-        tables=tuple(_tables(sorted(path.glob("evaluation*.json")), problems)),
+        tables=tuple(_scored(sorted(path.glob("evaluation*.json")), Table, problems)),
+        curves=tuple(_scored(sorted(path.glob("label_efficiency*.json")), Curve, problems)),
         stored_values=_stored_values(path / "encoder" / "model.safetensors", problems),
         problems=tuple(problems),
     )
@@ -197,7 +205,15 @@ def _lines(path: Path) -> Iterable[Any]:
                     yield None
 
 
-def _data(path: Path, problems: list[str]) -> DataFacts | None:
+def _nouns(config: Mapping[str, Any]) -> dict[int, str]:
+    """What the images of each rank are called: as the stream that reads them is, where that is a noun."""
+    data = config.get("data")
+    streams = data.get("streams") if isinstance(data, Mapping) else None
+    names = {entry.get("input") for entry in streams or () if isinstance(entry, Mapping)}
+    return {3: "volumes"} | {ndim: f"{name}s" for name, ndim in _KINDS.items() if name in names}
+
+
+def _data(path: Path, nouns: Mapping[int, str], problems: list[str]) -> DataFacts | None:
     if not path.is_file():
         return None
     import pyarrow
@@ -213,7 +229,7 @@ def _data(path: Path, problems: list[str]) -> DataFacts | None:
     rows = len(next(iter(table.values()), []))
     images: dict[str, int] = {}
     for ndim in table.get("ndim", [0] * rows):
-        kind = {2: "photographs", 3: "volumes"}.get(ndim, "images")
+        kind = nouns.get(ndim, "images")
         images[kind] = images.get(kind, 0) + 1
     groups, splits = table.get("group", list(range(rows))), table.get("split", [""] * rows)
     held_out = [group for group, split in zip(groups, splits, strict=True) if split == "held_out"]
@@ -221,10 +237,10 @@ def _data(path: Path, problems: list[str]) -> DataFacts | None:
     return DataFacts(images, len(set(groups)), len(held_out), len(set(held_out)), size)
 
 
-def _tables(paths: Iterable[Path], problems: list[str]) -> Iterable[tuple[str, Table]]:
+def _scored(paths: Iterable[Path], kind: type[Scores], problems: list[str]) -> Iterable[tuple[str, Scores]]:
     for path in paths:
         try:
-            yield path.name, Table.from_json(path.read_text(encoding="utf-8"), source=path.name)
+            yield path.name, kind.from_json(path.read_text(encoding="utf-8"), source=path.name)
         except DataError as error:
             problems.append(str(error))
         except UnicodeDecodeError as error:

@@ -74,7 +74,7 @@ svg circle{stroke-width:1}
 svg circle.t0{fill:var(--t0)}svg circle.t1{fill:var(--t1)}svg circle.t2{fill:var(--t2)}
 svg circle.t3{fill:var(--t3)}svg circle.t4{fill:var(--t4)}
 .panel{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.9rem .8rem;margin-top:1.2rem}
-.panel figure{break-inside:avoid}
+.panel figure{break-inside:avoid}.panel+p{margin-top:1.6rem}
 .panel img,.more img{display:block;width:100%;height:auto}
 figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3rem}
 @media (min-width:800px),print{.panel{grid-template-columns:repeat(var(--n),minmax(0,1fr));max-width:calc(var(--n)*17rem)}

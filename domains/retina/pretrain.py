@@ -7,39 +7,18 @@ Ends in a run folder with report.html (losses, reconstructions) and encoder/ (wh
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import torch
-
-from core.batch import Batch
-from core.checkpoint import publish_text
 from core.cli import Options, pretrain_main
 from core.contract import Contract
 from core.encoders.vit import ViTSpec
 from core.engine.config import Data, How, Optim, Pretrain, Stream
-from core.engine.distributed import world as join_world
-from core.engine.loop import build, fit
-from core.engine.run_folder import RunFolder, open_run
-from core.errors import ConfigError
-from core.pictures import Pictures
 from core.predictors.transformer import TransformerSpec
-from core.recipes.base import Recipe
 from core.recipes.mae import Mae
 from core.recipes.uni4eye import Uni4Eye
-from core.report import write_report
-from core.resize import finer
-from core.viz import save_panels
-from datasets import Manifest, StreamSpec, TileLoader, split_groups
 from domains.retina import domain
-from domains.retina.collection import collect, resolve, say
-from domains.retina.reports import FILE as TOKENIZER
-from domains.retina.reports import Read, beside, own_tokenizer, told
-
-HELD_OUT_BATCH = 32
-PICTURED = 6  # held-out images that the report shows, per kind
+from domains.retina.collection import RETINA
+from domains.verbs import pretrain
 
 
 def tiny() -> Pretrain:
@@ -156,104 +135,7 @@ def _mae(
 
 def run(config: Pretrain, options: Options) -> Path:
     """Train, draw and report; what is refused, an image or a recipe, is refused before the run folder exists."""
-    config.data.check_reports(config.recipe)
-    with join_world(config.how.device) as world, TemporaryDirectory() as scratch:
-        manifest, what = world.on_main(
-            lambda: collect(
-                config.data.paths,
-                group=config.data.group,
-                options=config.data.options,
-                allow_outside=config.data.allow_outside,
-            )
-        )
-        manifest = split_groups(manifest, config.data.held_out, config.seed)
-        config = resolve(config, manifest)
-        tokenizer = world.on_main(lambda: own_tokenizer(config, manifest, options.out, resume=options.resume))
-        say(f"{what}; {len(manifest.rows(split='held_out'))} images held out")
-        loader = TileLoader(
-            manifest,
-            _streams(config),
-            seed=config.seed,
-            workers=config.how.workers,
-            worker_kind=config.how.worker_kind,
-            timeout_s=config.how.batch_timeout_s,
-            rank=world.rank,
-            world_size=world.size,
-            bad_samples=config.data.bad_samples,
-            bad_budget=config.data.bad_budget,
-            quarantine=options.out / "quarantine.jsonl",
-        )
-        spec = told(config.recipe, tokenizer, Path(scratch))
-        recipe, read = build(spec, config.seed), beside(config, spec, manifest)
-        with open_run(options.out, config, world=world, resume=options.resume, overwrite=options.overwrite) as folder:
-            world.on_main(lambda: _record(folder, manifest, tokenizer))
-            held_out = (lambda: read(_held_out(loader))) if config.data.held_out else None
-            fit(recipe, config, folder, batches=lambda *s: read(loader.batches(*s)), held_out=held_out, world=world)
-            pictures = _draw(recipe, loader, read)
-            world.on_main(lambda: _report(options, config, pictures, what))
-    return options.out
-
-
-def _streams(config: Pretrain) -> list[StreamSpec]:
-    inputs = {entry.name: finer(entry, config.recipe.detail) for entry in config.recipe.encoder.contract.inputs}
-    return [
-        StreamSpec(
-            input=inputs[stream.input],
-            batch_size=stream.batch_size,
-            turns=stream.turns,
-            scale=stream.scale,
-            flips=stream.flips,
-            crop=stream.crop,
-            tiles=stream.tiles,
-        )
-        for stream in config.data.streams
-    ]
-
-
-def _held_out(loader: TileLoader) -> Iterator[Batch]:
-    for name in loader.streams:
-        yield from loader.held_out(name, HELD_OUT_BATCH)
-
-
-def _record(folder: RunFolder, manifest: Manifest, tokenizer: str | None) -> None:
-    """Keep the manifest, and the tokenizer that was made from it; a run that goes on must see the same images.
-
-    Raises:
-        ConfigError: images, groups, split or labels are not those that the run began with.
-    """
-    path = folder.path / "data.parquet"
-    if folder.resuming and path.exists():
-        before = Manifest.read(path)
-        if before.digest != manifest.digest:
-            raise ConfigError(
-                f"expected the images that the run in {folder.path} began with ({len(before)}), got others "
-                f"({len(manifest)}): restore them, or start a new run with another --out."
-            )
-    else:
-        manifest.write(path)
-    if tokenizer is not None:
-        publish_text(folder.path / TOKENIZER, tokenizer)
-
-
-def _draw(recipe: Recipe, loader: TileLoader, read: Read) -> list[Pictures]:
-    """Picture held-out images, on every rank at once: a recipe's loss is a sum over ranks."""
-    recipe.eval()
-    device = next(recipe.parameters()).device
-    pictures: list[Pictures] = []
-    with torch.no_grad():
-        for name in loader.streams:
-            for batch in read(loader.held_out(name, PICTURED, limit=PICTURED)):
-                batch = batch.to(device)
-                shown = recipe(batch, batch.rng, pictures=True).pictures
-                pictures += [shown] if shown is not None else []
-    return pictures
-
-
-def _report(options: Options, config: Pretrain, pictures: list[Pictures], what: str) -> None:
-    if pictures:
-        save_panels(options.out / "figures", pictures, contract=config.recipe.encoder.contract, step=config.steps)
-    title = f"Retina, preset {options.preset}" if options.preset else "Retina"
-    write_report(options.out, title=title, notes=[what], command=["python", *sys.orig_argv[1:]])
+    return pretrain.run(RETINA, config, options)
 
 
 if __name__ == "__main__":

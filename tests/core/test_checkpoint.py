@@ -170,3 +170,17 @@ def test_exported_encoder_gives_the_same_features(tmp_path: Path) -> None:
     with torch.no_grad():
         batch, _ = encoder.prepare(loaded._batch(images))
         assert torch.equal(loaded(images), encoder.features(batch, "mean"))
+
+
+def test_a_folder_within_a_folder_is_published_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    for name in ("_sync_file", "_sync_folder"):
+        monkeypatch.setattr(checkpoint, name, lambda path: flushed.append(path.name))
+
+    def write(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner/weights").write_text("1")
+
+    checkpoint.publish_folder(tmp_path / "run", write)
+    assert (tmp_path / "run/inner/weights").read_text() == "1"
+    assert {"inner", "weights"} <= set(flushed)

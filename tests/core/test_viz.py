@@ -263,3 +263,84 @@ def test_a_saved_png_is_the_picture(tmp_path: Path) -> None:
     with Image.open(viz.save_png(tmp_path / "nested" / "a.png", pixels)) as picture:
         assert np.array_equal(np.asarray(picture), pixels)
     assert [p.name for p in (tmp_path / "nested").iterdir()] == ["a.png"]
+
+
+S2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+MODIS = ("B01", "B02", "B03", "B06", "B07", "B21", "B26", "B27", "B28", "B29", "B30", "B31", "B32", "B33")
+
+
+@pytest.mark.parametrize(
+    ("bands", "sensor", "names", "kind"),
+    [
+        (RGB[::-1], "", RGB, "true colour"),
+        (S2, "sentinel2_l1c", ("B04", "B03", "B02"), "true colour"),
+        (S2, "", ("B04", "B03", "B02"), "true colour"),
+        (MODIS, "modis_toa14", ("B01", "B02", "B03"), "near infrared as green"),
+        (("VV", "VH"), "sentinel1", ("VV", "VH", "VV"), "two polarisations"),
+        (("B2", "B3", "B4"), "landsat8", ("B4", "B3", "B2"), "true colour"),
+        (("B2", "B3", "B4"), "", ("B2", "B3", "B4"), "false colour"),  # of Landsat 7 as well, whose B4 is infrared
+        (("one", "two", "three", "four"), "", ("one", "two", "three"), "false colour"),
+        (("intensity",), "", ("intensity",), "one band"),
+    ],
+)
+def test_colours_are_chosen_by_name_in_whatever_order_bands_come(
+    bands: tuple[str, ...], sensor: str, names: tuple[str, ...], kind: str
+) -> None:
+    for turned in (bands, bands[::-1]) if kind not in ("false colour", "two polarisations") else (bands,):
+        found = viz.colours(turned, sensor)
+        assert (tuple(turned[band] for band in found.bands), found.kind) == (names, kind)
+
+
+def scene(bands: tuple[str, ...], **changes: object) -> tuple[Pictures, Input]:
+    rng = torch.Generator().manual_seed(0)
+    count, tokens = len(bands), (4, 6)
+    level = torch.linspace(0.1, 0.9, count)[:, None, None]
+    image = level + 0.05 * torch.randn(2, count, 32, 48, generator=rng)
+    shown = Pictures(
+        original=image,
+        valid=torch.ones_like(image, dtype=torch.bool),
+        seen=image,
+        mask=torch.zeros(2, *tokens, dtype=torch.bool),
+        reconstructions={"image": image},
+        bands=bands,
+        input="scene",
+        patch=(8, 8),
+    )
+    values = Normalisation(method="fixed", mean=(0.0,) * count, std=(1.0,) * count, full_scale=False)
+    options = {"name": "scene", "bands": bands, "normalisation": values, "spacing": (10.0, 10.0), "unit": "m"}
+    return shown, entry(2, **(options | changes))
+
+
+def test_the_first_image_is_shown_again_in_each_region_of_the_spectrum(tmp_path: Path) -> None:
+    shown, reads = scene(S2, sensor="sentinel2_l1c")
+    rows = viz.panels(shown, limit=2, reads=reads)
+    assert [(row.colours, row.again) for row in rows] == [
+        ("true colour", False),
+        ("near infrared", True),
+        ("short-wave infrared", True),
+        ("true colour", False),
+    ]
+    assert rows[1].shown == ("B09", "B08", "B05")
+    index = viz.save_panels(tmp_path, [shown, shown], limit=3, contract=Contract(inputs=(reads,)))
+    saved = json.loads(index.read_text())["rows"]
+    assert [row["colours"] for row in saved].count("true colour") == 3, "limit counts images, not rows"
+    files = [column["file"] for row in saved for column in row["columns"]]
+    assert len(files) == len(set(files)) == len(list(tmp_path.glob("panel_*.png")))
+
+
+def test_band_groups_have_rows_of_their_own() -> None:
+    bands = ("B02", "B03", "B04", "B08", "B11", "B12")
+    shown, reads = scene(bands, groups=(bands[:4], bands[4:]), sensor="sentinel2_l1c")
+    rows = viz.panels(shown, limit=1, reads=reads)
+    assert [row.colours for row in rows] == ["true colour", "group B02, B03, B04, B08", "group B11, B12"]
+    assert [row.shown for row in rows] == [("B04", "B03", "B02"), ("B08", "B04", "B02"), ("B12",)]
+
+
+def test_true_colour_keeps_its_hue_and_other_bands_do_not_change_it() -> None:
+    shown, reads = scene(S2, sensor="sentinel2_l1c")
+    [row, *_] = viz.panels(shown, limit=1, reads=reads)
+    drawn = columns(row)["original"].astype(float)[..., :3].mean((0, 1))
+    assert drawn[0] > drawn[1] + 20 > drawn[2] + 40, "B04 is brighter than B03, and that than B02"
+    hot = Pictures(**{**vars(shown), "original": shown.original.index_fill(1, torch.tensor([0, 12]), 300.0)})
+    [same, *_] = viz.panels(hot, limit=1, reads=reads)
+    assert np.array_equal(columns(same)["original"], columns(row)["original"])

@@ -11,7 +11,8 @@ from core.cli import Options
 from core.config import override
 from datasets import TileLoader, build_manifest, split_groups
 from domains.retina.collection import resolve
-from domains.retina.pretrain import _streams, run, tiny
+from domains.retina.pretrain import run, tiny
+from domains.verbs.pretrain import streams
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def test_the_samples_are_the_same(samples: Path, converted: Path) -> None:
     for path in (samples / "labels.csv", converted):
         manifest = split_groups(build_manifest([path]), 0.2, seed=3)
         config = resolve(override(tiny(), FEW), manifest)
-        loaders.append(TileLoader(manifest, _streams(config), seed=3))
+        loaders.append(TileLoader(manifest, streams(config), seed=3))
     for one, other in zip(*(loader.batches(0, 12) for loader in loaders), strict=True):
         for name in ("image", "valid", "spacing", "offset", "scale", "key", "index", "row", "origin"):
             assert (getattr(one, name) == getattr(other, name)).all(), name

@@ -177,7 +177,10 @@ def test_crops_of_a_finer_target_are_loaded_finer_and_the_encoder_stays_as_it_is
             "--recipe maskalign --recipe.teacher frozen",
             "expected a value for 'recipe.teacher.path' of teacher 'frozen'",
         ),
-        ("--recipe dmae --recipe.teacher frozen --recipe.teacher.path nowhere", "nowhere: expected a run folder"),
+        (
+            "--recipe dmae --recipe.teacher frozen --recipe.teacher.path nowhere",
+            "expected a run folder, or a published encoder",
+        ),
         (
             "--recipe multimae",
             "have none: declare them, such as --recipe.encoder.contract.inputs.0.groups '[[red],[green],[blue]]', or",

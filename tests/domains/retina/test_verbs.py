@@ -14,8 +14,8 @@ import core
 from core.encoders.load import Encoder
 from datasets import Manifest, open_image
 from domains.retina.collection import collect, resolve
-from domains.retina.features import random_weights
 from domains.retina.pretrain import PRESETS, tiny
+from domains.verbs.features import random_weights
 
 
 @pytest.fixture

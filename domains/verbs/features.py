@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from core.contract import Input
 from core.encoders.base import Pool
 from core.encoders.load import Encoder, load_encoder
 from core.engine.distributed import pick_device
-from core.errors import BandError, ConfigError, MissingDataError, RunFolderError
+from core.errors import BandError, ConfigError, RunFolderError
 from core.rng import key
 from core.weights import Placement
 from datasets import Manifest, whole_batches
-from domains.retina.collection import collect, one_kind, say
+from domains.verbs.collection import collect, one_kind, say
+from domains.verbs.domain import Domain
 
 BATCH = 32
 
@@ -33,12 +34,15 @@ class Images:
     """Which encoder looks at which images, and how; the same for every verb that has one.
 
     Attributes:
-        encoder: a run folder, or its encoder folder.
+        encoder: a run folder, its encoder folder, or the name of a published encoder (python -m core.zoo list).
+        weights: file of a published encoder; none = fetched once.
+        accept_non_commercial: agree to terms of published weights that forbid commercial use.
         data: folders, lists or manifests; none = the synthetic sample set.
-        label: the column to predict, where there is something to predict; with the sample set `grade`.
-        group: the column that names patients; none = the list's own `group` column, else every image for itself.
-        kind: photograph or volume, where the data has both.
-        pool: how tokens become one vector; their mean and spread, since lesions are small and few.
+        label: the column to predict, where there is something to predict; the sample set knows its own.
+        group: the column that names what must not be split, such as patients or scenes; none = the list's own `group`
+            column, else every image for itself.
+        kind: the kind of image to read, such as `volume`, where the data has several.
+        pool: how tokens become one vector; their mean and spread, since what matters is often small and rare.
         size: voxels of the image that the encoder sees, one number or one per axis; none = as its contract says.
         options: options of readers, such as `nifti.affine=sform`.
         allow_outside: accept lists and links that lead out of the folder that they are in.
@@ -48,10 +52,12 @@ class Images:
     """
 
     encoder: str
+    weights: str | None = None
+    accept_non_commercial: bool = False
     data: tuple[str, ...] = ()
     label: str | None = None
     group: str | None = None
-    kind: Literal["photograph", "volume"] | None = None
+    kind: str | None = None
     pool: Pool = "mean_std"
     size: tuple[int, ...] | None = None
     options: tuple[str, ...] = ()
@@ -60,38 +66,60 @@ class Images:
     worker_kind: Literal["thread", "process"] = "process"
     device: str = "auto"
 
-    @property
-    def label_name(self) -> str:
-        """The column to predict.
-
-        Raises:
-            ConfigError: none was named for a user's own data, or another than the sample set has.
-        """
-        if self.data and self.label is None:
-            raise ConfigError("expected --label, the name of the column to predict.")
-        if not self.data and (self.label or "grade") != "grade":
-            raise ConfigError(f"the synthetic sample set has the label 'grade' only, got '{self.label}'; give --data.")
-        return self.label or "grade"
-
 
 ALIASES = {field.name: f"images.{field.name}" for field in fields(Images)}
 
 
-def open_images(images: Images, *, labelled: bool) -> tuple[Encoder, Manifest, Input]:
+def label_name(domain: Domain, images: Images) -> str:
+    """Give the column to predict.
+
+    Raises:
+        ConfigError: none was named for a user's own data, or another than the sample set has.
+    """
+    own = domain.samples.label
+    if images.data and images.label is None:
+        raise ConfigError("expected --label, the name of the column to predict.")
+    if not images.data and (images.label or own) != own:
+        raise ConfigError(f"the synthetic sample set has the label '{own}' only, got '{images.label}'; give --data.")
+    return images.label or own
+
+
+def load(images: Images) -> Encoder:
+    """Load the encoder of a run, or a published one.
+
+    Raises:
+        HalfseenError: what `core.load_encoder` refuses.
+    """
+    published: dict[str, Any] = {}
+    if images.weights is not None:
+        published["weights"] = images.weights
+    if images.accept_non_commercial:
+        published["accept"] = ("non_commercial",)
+    return load_encoder(images.encoder, **published, pool=images.pool, device=pick_device(images.device, 0))
+
+
+def beside(domain: Domain, images: Images, file: str) -> Path:
+    """Where a verb writes when nobody says: into the encoder's folder; for a published one, a folder named after it."""
+    folder = Path(images.encoder)
+    return (folder if folder.is_dir() else Path("runs") / f"{domain.name}-{folder.name}") / file
+
+
+def open_images(domain: Domain, images: Images, *, labelled: bool) -> tuple[Encoder, Manifest, Input]:
     """Load the encoder, look at the images, and say which of its inputs reads them.
 
     Raises:
         HalfseenError: the encoder, the images or their labels cannot be used.
     """
-    label = images.label_name if labelled else None
-    if not Path(images.encoder).is_dir():
-        raise MissingDataError(f"expected a run folder or an encoder folder, but {images.encoder} does not exist.")
-    encoder = load_encoder(images.encoder, pool=images.pool, device=pick_device(images.device, 0))
+    label = label_name(domain, images) if labelled else None
+    if images.kind is not None:
+        domain.kind_called(images.kind)
+    encoder = load(images)
     manifest, what = collect(
-        images.data, label=label, group=images.group, options=images.options, allow_outside=images.allow_outside
+        domain, images.data, label=label, group=images.group, options=images.options, allow_outside=images.allow_outside
     )
-    manifest = one_kind(manifest, images.kind)
+    manifest = one_kind(domain, manifest, images.kind)
     entry = input_of(encoder, manifest, images.size)
+    domain.check_values(manifest, entry)
     say(what)
     return encoder, manifest, entry
 

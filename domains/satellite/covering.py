@@ -1,0 +1,156 @@
+"""How a scene is covered by windows, what that will hold in memory, and going over it with a network."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from core.batch import Batch
+from core.contract import Input
+from core.errors import ConfigError, DataError
+from core.geometry import Spacing
+from core.inference import Scene, Windows, Write, memory_bytes, network_bytes, predict_windows
+from datasets import LazyImage
+from domains.satellite.scenes import Reading
+
+_BUDGET = 256 << 20  # of blocks that a writer holds until they are whole
+_CACHES = 2 * 64 << 20  # of GDAL, for what is read and what is written
+
+
+def covered(reading: Reading, image: LazyImage, entry: Input, cell: int | tuple[int, ...]) -> Windows:
+    """Lay windows over a scene; `cell` is how many pixels one value of the result stands for.
+
+    Raises:
+        ConfigError: a window that the patch does not divide, or an overlap that does not fit.
+    """
+    cells = cell if isinstance(cell, tuple) else (cell, cell)
+    window = _pair("window", reading.window, entry.size)
+    if any(w < 1 or w % p for w, p in zip(window, entry.patch, strict=True)):
+        raise ConfigError(f"option 'window': expected multiples of the patch {entry.patch}, got {window}.")
+    usual = tuple(w // 4 // c * c for w, c in zip(window, cells, strict=True))
+    overlap = _pair("overlap", reading.overlap, usual)
+    if any(not 0 <= o < w or o % c for o, w, c in zip(overlap, window, cells, strict=True)):
+        raise ConfigError(f"option 'overlap': expected multiples of {cells} below the window {window}, got {overlap}.")
+    return Windows(size=image.size, window=window, overlap=overlap, cell=cells)
+
+
+def _pair(name: str, given: tuple[int, ...] | None, usual: tuple[int, ...]) -> tuple[int, int]:
+    chosen = usual if given is None else given * 2 if len(given) == 1 else given
+    if len(chosen) != 2:
+        raise ConfigError(f"option '{name}': expected one or two numbers, got {given}.")
+    return chosen[0], chosen[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network, what is asked of it, and what it holds in memory, which is measured once for each size of window.
+
+    Attributes:
+        module: its weights.
+        ask: (B, C, *window) -> (B, K, *values).
+        values: K.
+        known: bytes that it holds at work, by window.
+    """
+
+    module: nn.Module
+    ask: Callable[[Batch], Tensor]
+    values: int
+    known: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def at_work(self, reading: Reading, windows: Windows, entry: Input) -> int:
+        """Give the bytes that it holds while it looks at a batch; it is run on an empty one to see."""
+        if windows.window not in self.known:
+            self.known[windows.window] = network_bytes(
+                arithmetic(reading, self.ask),
+                windows,
+                bands=entry.bands,
+                spacing=Spacing(entry.spacing, entry.unit),
+                batch_size=reading.batch_size,
+                device=reading.where(),
+            )
+        return self.known[windows.window]
+
+
+def memory_text(windows: Windows, entry: Input, image: LazyImage, reading: Reading, network: Network) -> str:
+    """Say in a few lines what a run will hold at most, and how much there is to do."""
+    parts = memory_bytes(
+        windows,
+        bands=len(entry.bands),
+        itemsize=image.dtype.itemsize,
+        values=network.values,
+        batch_size=reading.batch_size,
+        readers=reading.readers,
+    )
+    parts["weights of the network"] = sum(parameter.nbytes for parameter in network.module.parameters())
+    parts["the network at work on one batch"] = network.at_work(reading, windows, entry)
+    written = min(_BUDGET, math.prod(windows.result) * network.values * 4)
+    parts["writing, and the caches of the file libraries"] = written + _CACHES
+    if not image.windowed:
+        size = math.prod(image.shape) * (image.dtype.itemsize + 1)
+        parts["the scene, a window of which costs as much as all of it"] = size
+    lines = [
+        f"{image.path.name}: {' x '.join(map(str, image.size))} pixels, {len(windows)} windows of "
+        f"{' x '.join(map(str, windows.window))} with an overlap of {' x '.join(map(str, windows.overlap))}",
+        *(f"  {size / 1e6:10.1f} MB  {name}" for name, size in parts.items()),
+        f"  {sum(parts.values()) / 1e6:10.1f} MB  at most, whatever the length of the scene; Python and its libraries come "
+        "on top",
+    ]
+    return "\n".join(lines)
+
+
+def arithmetic(reading: Reading, function: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
+    """Let a network compute in the precision that was asked for."""
+    kind = reading.where().type
+
+    def ask(batch: Batch) -> Tensor:
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=reading.precision == "bf16"):
+            return function(batch)
+
+    return ask
+
+
+def go_over(
+    reading: Reading,
+    image: LazyImage,
+    scene: Scene,
+    windows: Windows,
+    function: Callable[[Batch], Tensor],
+    write: Write,
+    *,
+    values: int,
+) -> None:
+    """Run a network over a scene, with a bar at the terminal.
+
+    Raises:
+        DataError: the scene is damaged, or nothing in it is measured.
+    """
+    with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(image.path.name, total=len(windows))
+        seen = predict_windows(
+            arithmetic(reading, function),
+            scene,
+            windows,
+            write,
+            values=values,
+            batch_size=reading.batch_size,
+            device=reading.where(),
+            readers=reading.readers,
+            measured=reading.measured,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    if not seen:
+        raise silent(reading, image, scene)
+
+
+def silent(reading: Reading, image: LazyImage, scene: Scene) -> DataError:
+    """Say that a scene holds nothing to look at."""
+    return DataError(
+        f"{image.path}: nowhere is a pixel measured in {reading.measured} of the bands {scene.bands}; nothing was "
+        "written. Look at its nodata value (--options=geotiff.nodata=[...]), or allow --measured=any where a verb can."
+    )

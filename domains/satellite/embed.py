@@ -1,0 +1,175 @@
+"""Describe whole scenes, larger than memory, by a pretrained encoder: one vector per tile, or a map of features.
+
+    python -m domains.satellite.embed --encoder runs/mine --data scenes/ --out tiles.parquet
+    python -m domains.satellite.embed --encoder runs/mine --data scene.tif --product=grid --out features.zarr
+    python -m domains.satellite.embed --encoder runs/mine --data scene.tif --product=colours --out tokens.tif
+
+tiles    GeoParquet, one row per window: file, time, rows and columns, outline, vector. Windows do not overlap.
+grid     COG or Zarr with one pixel per token, georeferenced, one band per feature; windows are blended where they overlap.
+colours  a COG of three bytes per token: the directions in which the tokens of that scene differ most, as red, green, blue.
+
+What is not measured is left out: tiles and tokens of which less than half is data. The memory that a run takes is said
+before it starts; --plan says it and stops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from core.cli import Options, Verb, main
+from core.contract import Input
+from core.encoders.base import Pool
+from core.encoders.load import Encoder, load_encoder
+from core.errors import ConfigError
+from core.inference import Windows
+from datasets import LazyImage
+from domains.satellite.covering import Network, covered, memory_text
+from domains.satellite.feature_maps import write_colours, write_grid
+from domains.satellite.outputs import refuse_existing, targets
+from domains.satellite.scenes import ALIASES, Found, Reading, input_for, look, open_scenes
+from domains.satellite.tile_vectors import Tiles, write_tiles
+from domains.verbs.collection import say
+
+Product = Literal["tiles", "grid", "colours"]
+_ENDINGS: dict[Product, tuple[str, ...]] = {"tiles": (".parquet",), "grid": (".tif", ".zarr"), "colours": (".tif",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """Options of an embedding.
+
+    Attributes:
+        encoder: a run folder, or the name of a published encoder.
+        reading: scenes, and how they are covered.
+        product: vectors of `tiles`, a `grid` of features, or `colours` of tokens.
+        pool: how the tokens of a tile become one vector; of `tiles` only, by default their mean.
+        accept: terms of a published encoder's licence that you agree to, such as non_commercial.
+    """
+
+    encoder: str
+    reading: Reading
+    product: Product = "tiles"
+    pool: Pool | None = None
+    accept: tuple[Literal["non_commercial"], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pool is not None and self.product != "tiles":
+            raise ConfigError(f"option 'pool' has no effect on the product '{self.product}': leave it out.")
+        if self.reading.measured != "all":
+            raise ConfigError("option 'measured': expected all, for features do not say which bands they are of.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One scene, the input that reads it, and how it is covered."""
+
+    found: Found
+    entry: Input
+    windows: Windows
+
+    @property
+    def image(self) -> LazyImage:
+        """The scene."""
+        return self.found.image
+
+
+def jobs(config: Embed, encoder: Encoder) -> list[Job]:
+    """Open every scene and look whether the encoder can read it.
+
+    Raises:
+        HalfseenError: a scene or an option cannot be used; nothing was written.
+    """
+    made = []
+    for found in open_scenes(config.reading):
+        entry = input_for(encoder.contract, found.image)
+        cell = covered(replace(config.reading, overlap=None), found.image, entry, 1).window
+        if config.product != "tiles":
+            backbone = encoder.backbone
+            tokens = backbone.level_grid(backbone.num_levels, entry.grid(cell)).tokens
+            cell = tuple(w // t for w, t in zip(cell, tokens, strict=True))
+        windows = covered(config.reading, found.image, entry, cell)
+        look(found.image, entry)
+        made.append(Job(found=found, entry=entry, windows=windows))
+    return made
+
+
+def run(config: Embed, options: Options) -> Path:
+    """Describe every scene."""
+    check_ending(config, options)
+    encoder = load(config, config.reading.where())
+    work = jobs(config, encoder)
+    network = _network(encoder, config)
+    if config.product == "tiles":
+        say("\n".join(_text(config, job, network) for job in work))
+        tiles = [Tiles(found=job.found, entry=job.entry, windows=job.windows) for job in work]
+        return write_tiles(config.reading, config.encoder, encoder, tiles, options.out, overwrite=options.overwrite)
+    write = write_grid if config.product == "grid" else write_colours
+    paths = targets([job.image for job in work], options.out, ".tif")
+    refuse_existing(paths, options)
+    for job, path in zip(work, paths, strict=True):
+        say(_text(config, job, network))
+        write(config.reading, encoder, job.image, job.entry, job.windows, path, overwrite=options.overwrite)
+    return paths[0] if len(paths) == 1 else options.out
+
+
+def check_ending(config: Embed, options: Options) -> None:
+    """Make sure, before any work, that the name fits the product; a folder is named without an ending.
+
+    Raises:
+        ConfigError: it does not.
+        RunFolderError: it is taken.
+    """
+    endings, out = _ENDINGS[config.product], options.out
+    if out.suffix not in endings and (out.suffix or config.product == "tiles"):
+        raise ConfigError(
+            f"--out {out}: expected a name that ends in {' or '.join(endings)} for --product={config.product}."
+        )
+    if out.suffix:
+        refuse_existing([out], options)
+
+
+def load(config: Embed, device: torch.device | str) -> Encoder:
+    """Load the encoder."""
+    return load_encoder(config.encoder, pool=config.pool, accept=config.accept, device=device)
+
+
+def plan(config: Embed) -> str:
+    """Say how much there is to do and what it will hold, scene by scene."""
+    encoder = load(config, config.reading.where())
+    network = _network(encoder, config)
+    return "\n".join(_text(config, job, network) for job in jobs(config, encoder))
+
+
+def default_out(config: Embed) -> Path:
+    """Beside the encoder where it is a run, else here."""
+    folder = Path(config.encoder) if Path(config.encoder).is_dir() else Path()
+    return folder / ("tiles.parquet" if config.product == "tiles" else config.product)
+
+
+def _network(encoder: Encoder, config: Embed) -> Network:
+    if config.product == "tiles":
+        return Network(module=encoder, ask=encoder, values=encoder.num_features)
+    values = encoder.backbone.num_features if config.product == "grid" else 3
+    return Network(module=encoder, ask=encoder.feature_map, values=values)
+
+
+def _text(config: Embed, job: Job, network: Network) -> str:
+    return memory_text(job.windows, job.entry, job.image, config.reading, network)
+
+
+if __name__ == "__main__":
+    main(
+        Verb(
+            config=Embed,
+            run=run,
+            description=__doc__ or "",
+            default_out=default_out,
+            aliases=ALIASES,
+            plan=plan,
+            check=check_ending,
+        )
+    )

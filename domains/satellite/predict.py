@@ -1,0 +1,212 @@
+"""Map whole scenes, larger than memory, with a fine-tuned model: georeferenced files that open in any GIS.
+
+    python -m domains.satellite.predict --model runs/landcover --data scene.tif --out map.tif
+
+The scene is read by overlapping windows, and the answers are blended where windows overlap. What is not measured in the scene
+is nodata in the map. A segmentation gives one class per pixel, with names and colours; --output=probabilities gives one band
+per class. A model of whole tiles gives one answer per window: a coarser map of the same place. The memory that a run takes is
+said before it starts; --plan says it and stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from core.batch import Batch
+from core.cli import Options, Verb, main
+from core.errors import ConfigError
+from core.heads.load import Model, load_model
+from core.inference import Scene, Windows, predict_windows
+from core.preprocess import Window
+from datasets import LazyImage
+from datasets.writers import writing
+from domains.satellite.cluster import Part, on_cluster, parts_of
+from domains.satellite.covering import Network, arithmetic, covered, go_over, memory_text, silent
+from domains.satellite.outputs import refuse_existing, targets
+from domains.satellite.overlay import overlay_of, write_overlay
+from domains.satellite.products import Output, Product, product_of
+from domains.satellite.scenes import ALIASES, ByBands, Reading, held, input_for, look, open_scenes, scene_of
+from domains.verbs.collection import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Options of a prediction.
+
+    Attributes:
+        model: a run folder of `finetune`.
+        reading: scenes, and how they are covered.
+        output: of a model of classes: the likeliest `classes`, the default, or the `probabilities` of all.
+        picture: draw classes per pixel over the middle of the scene, beside the map, as NAME.overlay.png.
+        scheduler: predict on the workers of a running dask.distributed scheduler, such as tcp://host:8786; they need this
+            checkout and the same paths (pip install 'halfseen[cluster]').
+    """
+
+    model: str
+    reading: Reading
+    output: Output | None = None
+    picture: bool = True
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One scene, all that decides its map, and where that goes."""
+
+    image: LazyImage
+    windows: Windows
+    path: Path
+    product: Product
+
+
+def jobs(config: Predict, model: Model, out: Path) -> list[Job]:
+    """Open every scene and decide what becomes of it.
+
+    Raises:
+        HalfseenError: a scene, an option or a name cannot be used; nothing was written.
+    """
+    if model.task == "cloud_mask" or model.ndim != 2:
+        raise ConfigError(f"{config.model}: a model of '{model.task}' gives no map of a scene.")
+    reading = config.reading
+    if (
+        reading.window is None and "window" in model.about
+    ):  # what the head was trained on may not be what the encoder was
+        reading = replace(reading, window=tuple(model.about["window"]))
+    images = [found.image for found in open_scenes(reading)]
+    found = []
+    for image, path in zip(images, targets(images, out, ".tif"), strict=True):
+        entry = input_for(model.contract, image)
+        cell = 1 if model.task == "segment" else covered(replace(reading, overlap=None), image, entry, 1).window
+        windows = covered(reading, image, entry, cell)
+        product = product_of(model, config.output, image, windows, path)
+        product.writer.check(path, product.facts)
+        look(image, entry)
+        found.append(Job(image=image, windows=windows, path=path, product=product))
+    return found
+
+
+def run(config: Predict, options: Options) -> Path:
+    """Map every scene."""
+    device = config.reading.where()
+    model = load_model(config.model, device=device)
+    work = jobs(config, model, options.out)
+    refuse_existing([path for job in work for path in written(config, job)], options)
+    network = Network(module=model, ask=answers(model), values=len(model.classes))
+    for job in work:
+        say(_text(config, model, job, network))
+        predict(config, model, job, overwrite=options.overwrite)
+        if job.product.legend is not None and len(written(config, job)) > 1:
+            entry = input_for(model.contract, job.image)
+            say(f"picture: {write_overlay(job.image, entry, job.path, job.product.legend)}")
+    return work[0].path if len(work) == 1 else options.out
+
+
+def written(config: Predict, job: Job) -> list[Path]:
+    """The files that a scene gives: its map, and the picture of classes per pixel."""
+    drawn = config.picture and job.product.legend is not None and job.windows.cell == (1, 1)
+    return [job.path, overlay_of(job.path)] if drawn else [job.path]
+
+
+def predict(config: Predict, model: Model, job: Job, *, overwrite: bool) -> None:
+    """Map one scene, here or on a cluster.
+
+    Raises:
+        DataError: the scene is damaged, or nothing in it is measured.
+    """
+    reading, product = config.reading, job.product
+    scene = scene_of(job.image, input_for(model.contract, job.image))
+    with writing(job.path, product.facts, writer=product.writer, overwrite=overwrite) as put:
+        if config.scheduler is None:
+
+            def write(window: Window, values: np.ndarray, valid: np.ndarray) -> None:
+                put((window, product.convert(values, valid)))
+
+            go_over(reading, job.image, scene, job.windows, answers(model), write, values=len(model.classes))
+            return
+        row_bytes = product.facts.shape[0] * product.facts.dtype.itemsize * job.windows.result[1]
+        light = replace(scene, read=ByBands(job.image, scene.bands))  # without a scene that is held in memory
+        work = partial(map_part, config, job.image, job.windows, job.path, light)
+        seen = 0
+        for part in on_cluster(config.scheduler, work, parts_of(job.windows, row_bytes), job.path.parent):
+            window, voxels, count = part
+            put((window, voxels))
+            seen += count
+        if not seen:
+            raise silent(reading, job.image, scene)
+
+
+def map_part(config: Predict, image: LazyImage, whole: Windows, path: Path, scene: Scene, windows: Windows) -> Part:
+    """Map some rows of a scene in a worker of a cluster, which keeps the model for the next part."""
+    reading = config.reading
+    model = _kept_model(config.model, str(reading.where()))
+    product = product_of(model, config.output, image, whole, path)
+    scene = replace(scene, read=ByBands(held(image), scene.bands))
+    first, stop = windows.wanted
+    voxels = np.empty((product.facts.shape[0], stop - first, windows.result[1]), dtype=product.facts.dtype)
+
+    def write(window: Window, values: np.ndarray, valid: np.ndarray) -> None:
+        rows, columns = window
+        voxels[:, rows.start - first : rows.stop - first, columns] = product.convert(values, valid)
+
+    seen = predict_windows(
+        arithmetic(reading, answers(model)),
+        scene,
+        windows,
+        write,
+        values=len(model.classes),
+        batch_size=reading.batch_size,
+        device=reading.where(),
+        readers=reading.readers,
+        measured=reading.measured,
+    )
+    return (slice(first, stop), slice(0, windows.result[1])), voxels, seen
+
+
+@lru_cache(maxsize=1)
+def _kept_model(run: str, device: str) -> Model:
+    return load_model(run, device=device)
+
+
+def answers(model: Model) -> Callable[[Batch], Tensor]:
+    """Give what is asked of each batch, (B, K, Y, X): probabilities, which may be averaged as logits may not, or numbers."""
+
+    def ask(batch: Batch) -> Tensor:
+        found = model.probabilities(batch)
+        return found if found.ndim == 4 else found[:, :, None, None]
+
+    return ask
+
+
+def plan(config: Predict) -> str:
+    """Say how much there is to do and what it will hold, scene by scene."""
+    model = load_model(config.model, device=config.reading.where())
+    network = Network(module=model, ask=answers(model), values=len(model.classes))
+    return "\n".join(_text(config, model, job, network) for job in jobs(config, model, default_out(config)))
+
+
+def default_out(config: Predict) -> Path:
+    """Maps beside the model."""
+    return Path(config.model) / "maps"
+
+
+def _text(config: Predict, model: Model, job: Job, network: Network) -> str:
+    return memory_text(job.windows, input_for(model.contract, job.image), job.image, config.reading, network)
+
+
+if __name__ == "__main__":
+    main(
+        Verb(
+            config=Predict,
+            run=run,
+            description=__doc__ or "",
+            default_out=default_out,
+            aliases=ALIASES,
+            plan=plan,
+        )
+    )

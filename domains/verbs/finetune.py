@@ -1,0 +1,211 @@
+"""Train a head on labels of whole images, alone or with its encoder: what every domain's `finetune` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from core.batch import Batch
+from core.cli import Options, Verb
+from core.contract import Input
+from core.encoders.load import Encoder
+from core.errors import ConfigError, DataError
+from core.evaluate.held_out import held_out_scores
+from core.evaluate.inputs import encode_labels
+from core.evaluate.regression import regression_scores
+from core.evaluate.segmentation import segmentation_scores
+from core.evaluate.table import Row
+from core.finetune import Examined, Finetune, Labelled, Measured, Split, Targets, examine
+from core.heads.classify import Classify
+from core.heads.regress import Regress
+from datasets import Manifest, StreamSpec, TileLoader, whole_batches
+from domains.verbs.domain import Domain
+from domains.verbs.features import ALIASES, BATCH, Images, label_name, open_images
+from domains.verbs.training import Learnt, check, check_shares, check_tested, fit, join, print_scores, save, split
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneImages:
+    """Options of a fine-tuning.
+
+    Attributes:
+        images: encoder, images and labels.
+        task: classify: the label is a class; regress: it is a number.
+        ordinal: whether the classes are grades; auto = by the column's name.
+        validation: share of the groups that choose the best check.
+        test: share of the groups that are scored once, at the end.
+        batch_size: images per step.
+        scale: share of an image's area that a training crop covers, smallest and largest, where crops are resized.
+        training: how to train.
+        draws: bootstrap resamples of the test groups.
+    """
+
+    images: Images
+    task: Literal["classify", "regress"] = "classify"
+    ordinal: Literal["auto", "yes", "no"] = "auto"
+    validation: float = 0.2
+    test: float = 0.2
+    batch_size: int = 16
+    scale: tuple[float, float] = (0.5, 1.0)
+    training: Finetune
+    draws: int = 2000
+
+    def __post_init__(self) -> None:
+        check_shares(self.validation, self.test)
+        if self.task == "regress" and self.ordinal != "auto":
+            raise ConfigError(f"--ordinal={self.ordinal} has no effect on a regression: leave it out.")
+
+
+def run(domain: Domain, config: FinetuneImages, options: Options, *, record: object | None = None) -> Path:
+    """Train, test and save; `record` is the config to write where it is another than this one."""
+    label, linear = label_name(domain, config.images), config.training.mode == "linear"
+    encoder, manifest, entry = open_split(domain, config)
+    ordinal = config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ordinal_labels)
+    learnt = (
+        classes(manifest, label, ordinal=ordinal, batch_norm=linear)
+        if config.task == "classify"
+        else numbers(manifest, label, batch_norm=linear)
+    )
+    flips = domain.kind_of(entry.ndim).flips
+    return learn(
+        config, options, encoder, manifest, entry, learnt, flips=flips, ordinal=ordinal, record=record or config
+    )
+
+
+def open_split(domain: Domain, config: FinetuneImages) -> tuple[Encoder, Manifest, Input]:
+    """Open encoder and images, and deal the groups to train, validation and test."""
+    encoder, manifest, entry = open_images(domain, config.images, labelled=True)
+    dealt = split(manifest.column("group"), config.validation, config.test, config.training.seed)
+    return encoder, manifest.with_column("split", dealt), entry
+
+
+def learn(
+    config: FinetuneImages,
+    options: Options,
+    encoder: Encoder,
+    manifest: Manifest,
+    entry: Input,
+    learnt: Learnt,
+    *,
+    flips: tuple[bool, ...],
+    ordinal: bool,
+    record: object,
+) -> Path:
+    """Train on crops, test on whole images, and save.
+
+    Raises:
+        DataError: the test images are of fewer than two groups, which give no interval.
+    """
+    images, targets, seed = config.images, learnt.targets, config.training.seed
+    check_tested({targets.groups[row] for row in targets.rows("test").tolist()}, "groups of images")
+    entry = replace(entry, size=entry.whole)  # crops are as large as what is scored
+    stream = StreamSpec(input=entry, batch_size=config.batch_size, scale=config.scale, flips=flips)
+    known = set(targets.rows("train").tolist())
+    trained = ["train" if row in known else "left out" for row in range(len(manifest))]
+    only = manifest.with_column("split", trained)  # all rows keep their numbers
+    loader = TileLoader(only, [stream], seed=seed, workers=images.workers, worker_kind=images.worker_kind)
+    about = {"finetuned_from": images.encoder, "label": images.label}
+    model = join(encoder, learnt, seed=seed, ndim=entry.ndim, about=about)
+
+    def whole(part: Split) -> Iterator[Batch]:
+        return whole_images(manifest, targets, part, stream)
+
+    events = fit(model, targets, config.training, loader.batches, lambda: whole("validation"))
+    found = examine(model.features, model.head, whole("test"), targets, "test")
+    scores = image_scores(
+        targets,
+        found,
+        ordinal=ordinal,
+        features="test images",
+        method=config.training.mode,
+        draws=config.draws,
+        seed=seed,
+    )
+    print_scores(scores)
+    save(options.out, model, record, events, scores, answers(manifest, targets, found), manifest)
+    return options.out
+
+
+def image_scores(targets: Targets, found: Examined, *, ordinal: bool, **options: Any) -> list[Row]:
+    """Score the answers to whole images with 95 % intervals over groups."""
+    groups = [targets.groups[row] for row in found.rows]
+    if isinstance(targets, Labelled):
+        return held_out_scores(targets.codes[found.rows].numpy(), found.summary, groups, ordinal=ordinal, **options)
+    if isinstance(targets, Measured):
+        return regression_scores(targets.values[found.rows].numpy(), found.summary, groups, targets.names, **options)
+    return segmentation_scores(found.summary, groups, ("clear", "cloud"), **options)
+
+
+def answers(manifest: Manifest, targets: Targets, found: Examined) -> pa.Table:
+    """Tabulate what was answered: probabilities, numbers, or how many places were right."""
+    files = {"file": [str(manifest.path(int(row))) for row in found.rows]}
+    if found.summary.ndim == 3:
+        count = {"measured": found.summary.sum((1, 2)), "right": np.trace(found.summary, axis1=1, axis2=2)}
+        return pa.table(files | count)
+    prefix = "p_" if isinstance(targets, Labelled) else ""
+    return pa.table(files | {f"{prefix}{name}": found.summary[:, k] for k, name in enumerate(targets.names)})
+
+
+def classes(manifest: Manifest, label: str, *, ordinal: bool, batch_norm: bool) -> Learnt:
+    """Learn the class that a column names."""
+    labels = encode_labels(manifest.labels(label), ordinal=ordinal)
+    targets = Labelled(
+        codes=torch.from_numpy(labels.codes),
+        names=labels.names,
+        groups=tuple(manifest.column("group")),
+        split=tuple(manifest.column("split")),
+    )
+    return Learnt(targets, Classify(num_classes=len(labels.names), batch_norm=batch_norm), "classify")
+
+
+def numbers(manifest: Manifest, label: str, *, batch_norm: bool) -> Learnt:
+    """Learn the number that a column gives; images without one are in no split's rows.
+
+    Raises:
+        DataError: the column holds something else than numbers.
+    """
+    values = np.full((len(manifest), 1), np.nan)
+    for row, given in enumerate(manifest.labels(label)):
+        try:
+            values[row] = float("nan" if given is None or not str(given).strip() else given)
+        except ValueError:
+            raise DataError(
+                f"{manifest.path(row)}: expected a number as '{label}', got '{given}': use --task=classify."
+            ) from None
+    targets = Measured(
+        values=torch.from_numpy(values),
+        names=(label,),
+        groups=tuple(manifest.column("group")),
+        split=tuple(manifest.column("split")),
+    )
+    return Learnt(targets, Regress(centre=targets.centre, spread=targets.spread, batch_norm=batch_norm), "regress")
+
+
+def whole_images(manifest: Manifest, targets: Targets, part: Split, stream: StreamSpec) -> Iterator[Batch]:
+    """Give the whole images of one split, with the manifest's own row numbers."""
+    rows = targets.rows(part)
+    if not len(rows):
+        raise DataError(f"expected images in the split '{part}', got none: use more groups or a larger share.")
+    for batch in whole_batches(manifest.take(rows.numpy()), stream.input, BATCH):
+        yield replace(batch, row=rows[batch.row])
+
+
+def verb(
+    domain: Domain, description: str, presets: Mapping[str, Callable[[], FinetuneImages]], default_preset: str
+) -> Verb[FinetuneImages]:
+    """Give the command of a domain."""
+    return Verb(
+        config=FinetuneImages,
+        run=lambda config, options: run(domain, config, options),
+        description=description,
+        presets=presets,
+        default_preset=default_preset,
+        aliases=ALIASES,
+        check=lambda config, options: check(domain, config.images, options),
+    )

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from core.cli import Options
+from core.config import from_dict, load, to_dict
+from core.errors import ConfigError, DataError, MissingDataError
+from core.heads.load import load_model
+from domains.satellite.finetune import PRESETS, FinetuneScenes, refuse, run
+from domains.satellite.segmenting import LabelMaps
+from tests.domains.satellite.labelled import PLACE, write
+from tests.domains.satellite.models import reads, save_encoder
+
+FEW = {"steps": 6, "warmup_steps": 1, "validate_every": 3, "seed": 1}
+
+
+def config(preset: str, encoder: Path, data: Path, **changes: object) -> FinetuneScenes:
+    plain = PRESETS[preset]()
+    label = changes.pop("label", None)
+    group = changes.pop("group", None)
+    training = replace(plain.training, **(FEW | changes.pop("training", {})))  # type: ignore[arg-type]
+    images = replace(plain.images, encoder=str(encoder), data=(str(data),), label=label, group=group)  # type: ignore[arg-type]
+    return replace(plain, images=images, batch_size=4, draws=100, training=training, **changes)  # type: ignore[arg-type]
+
+
+def encoder(folder: Path) -> Path:
+    save_encoder(folder / "encoder", reads(("b1", "b0"), spacing=(10.0, 10.0), size=(16, 16)))
+    return folder / "encoder"
+
+
+def scene(path: Path, seed: int = 0, size: tuple[int, int] = (80, 96)) -> np.ndarray:
+    """Write a scene of smooth patches, of which the label is the sign of the first band's, and give that label."""
+    draw = np.random.Generator(np.random.Philox(key=seed))
+    coarse = draw.random((size[0] // 8, size[1] // 8)) > 0.5
+    label = np.kron(coarse, np.ones((8, 8), int))
+    values = np.stack([0.2 + 0.5 * label, 0.4 + 0 * label]) + 0.02 * draw.standard_normal((2, *size))
+    values[:, :3, :5] = -9.0
+    write(path, values.astype(np.float32), nodata=-9.0)
+    return label
+
+
+def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predict_reads(tmp_path: Path) -> None:
+    label = scene(tmp_path / "scene.tif", size=(64, 64))
+    raster = np.where(label > 0, 7, 3).astype(np.uint8)
+    raster[40:44] = 0
+    write(tmp_path / "cover.tif", raster, nodata=0)
+    maps = LabelMaps(rasters=(str(tmp_path / "cover.tif"),), names=("7=forest",))
+    given = config(
+        "segment",
+        encoder(tmp_path),
+        tmp_path / "scene.tif",
+        maps=maps,
+        training={"steps": 16, "validate_every": 8, "lr": 0.05},
+    )
+    out = run(given, Options(out=tmp_path / "run"))
+    scores = {row["metric"]: row for row in json.loads((out / "scores.json").read_text())}
+    assert scores["mean IoU"]["value"] > 0.6
+    assert {"IoU of 3", "IoU of forest", "Dice of forest", "pixel accuracy"} <= set(scores)
+    model = load_model(out)
+    assert (model.task, model.classes, model.about["codes"]) == ("segment", ("3", "forest"), [3, 7])
+    cells = pq.read_table(out / "predictions.parquet").to_pydict()
+    right = sum(cells["right"]) / sum(cells["labelled"])
+    assert right == pytest.approx(scores["pixel accuracy"]["value"])
+    assert from_dict(FinetuneScenes, load(out / "config.yaml")) == given
+    events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "validation"] == [8, 16]
+
+
+def test_each_scene_may_name_its_own_raster_and_blocks_are_of_the_ground(tmp_path: Path) -> None:
+    lines = ["file,labels"]
+    for number in range(2):
+        label = scene(tmp_path / f"s{number}.tif", number, (64, 64))
+        write(tmp_path / f"cover{number}.tif", (label + 1).astype(np.uint8))
+        lines.append(f"s{number}.tif,cover{number}.tif")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    given = config("upernet", encoder(tmp_path), tmp_path / "list.csv", label="labels")
+    given = replace(given, maps=replace(given.maps, width=8))
+    out = run(given, Options(out=tmp_path / "run"))
+    cells = pq.read_table(out / "predictions.parquet").to_pydict()
+    by_file = {
+        name: {b for f, b in zip(cells["file"], cells["block"], strict=True) if f.endswith(name)}
+        for name in ("s0.tif", "s1.tif")
+    }
+    assert by_file["s0.tif"] == by_file["s1.tif"]  # one place, both dates: in one split
+    # the corner of each scene that is not measured is not scored either
+    corner = {"EPSG:32633 block -31250,3125"} & by_file["s0.tif"]
+    assert sum(cells["labelled"]) == 2 * (256 * len(by_file["s0.tif"]) - 15 * len(corner))
+
+
+def chips(folder: Path, count: int = 24) -> list[float]:
+    draw = np.random.Generator(np.random.Philox(key=9))
+    levels = [float(level) for level in draw.uniform(0.1, 0.9, count)]
+    lines = ["file,place,level,kind,section"]
+    for number, level in enumerate(levels):
+        values = np.stack([np.full((16, 16), level), np.full((16, 16), 0.4)]) + 0.02 * draw.standard_normal((2, 16, 16))
+        write(folder / f"c{number}.tif", values.astype(np.float32))
+        section = np.zeros((5, 4), np.uint8)
+        section[: round(5 * level)] = 1
+        section[0, 0] = 255
+        np.save(folder / f"c{number}.npy", section)
+        lines.append(
+            f"c{number}.tif,p{number // 2},{300 + 20 * level:.4f},{'dry' if level > 0.5 else 'wet'},c{number}.npy"
+        )
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    return levels
+
+
+@pytest.mark.slow
+def test_numbers_of_scenes_are_learnt_in_their_unit(tmp_path: Path) -> None:
+    levels = chips(tmp_path)
+    given = config(
+        "regress",
+        encoder(tmp_path),
+        tmp_path / "list.csv",
+        label="level",
+        group="place",
+    )
+    out = run(given, Options(out=tmp_path / "run"))
+    table = pq.read_table(out / "predictions.parquet").to_pydict()
+    truth = [300 + 20 * levels[int(Path(file).stem[1:])] for file in table["file"]]
+    assert min(table["level"]) > 290  # not in units of the head, which are about 0
+    assert max(table["level"]) < 330
+    scores = {row["metric"]: row["value"] for row in json.loads((out / "scores.json").read_text())}
+    assert scores["MAE"] == pytest.approx(float(np.abs(np.array(truth) - table["level"]).mean()), abs=1e-3)
+    assert load_model(out).task == "regress"
+
+
+def test_classes_of_scenes_are_learnt(tmp_path: Path) -> None:
+    chips(tmp_path, 48)
+    given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place")
+    out = run(given, Options(out=tmp_path / "run"))
+    assert pq.read_table(out / "predictions.parquet").column_names == ["file", "p_dry", "p_wet"]
+    assert load_model(out).classes == ("dry", "wet")
+
+
+@pytest.mark.slow
+def test_sections_of_clouds_are_learnt(tmp_path: Path) -> None:
+    chips(tmp_path)
+    given = config(
+        "cloud_mask", encoder(tmp_path), tmp_path / "list.csv", label="section", group="place", cloud_widths=(8, 8)
+    )
+    out = run(given, Options(out=tmp_path / "run"))
+    model = load_model(out)
+    assert (model.task, model.classes, model.spec.size) == ("cloud_mask", ("cloud",), (5, 4))  # type: ignore[attr-defined]
+    scores = {row["metric"] for row in json.loads((out / "scores.json").read_text())}
+    assert {"IoU of clear", "IoU of cloud", "pixel accuracy"} <= scores
+    table = pq.read_table(out / "predictions.parquet").to_pydict()
+    assert set(table["measured"]) == {19}  # of 20 places one was not measured
+    np.save(tmp_path / "c3.npy", np.zeros((2, 2)))
+    with pytest.raises(DataError, match=r"c3\.npy: expected a section of \(5, 4\), got \(2, 2\)"):
+        run(given, Options(out=tmp_path / "again"))
+    (tmp_path / "c3.npy").unlink()
+    with pytest.raises(DataError, match=r"c3\.npy: expected a \.npy file of a section"):
+        run(given, Options(out=tmp_path / "again"))
+
+
+def test_scenes_that_are_larger_than_their_section_are_refused(tmp_path: Path) -> None:
+    chips(tmp_path, 6)
+    scene(tmp_path / "c2.tif", size=(16, 24))
+    given = config(
+        "cloud_mask", encoder(tmp_path), tmp_path / "list.csv", label="section", group="place", cloud_widths=(8, 8)
+    )
+    with pytest.raises(
+        DataError, match=r"c2\.tif: expected a scene of \(16, 16\) pixels around its section, got \(16, 24\)"
+    ):
+        run(given, Options(out=tmp_path / "run"))
+
+
+def test_labels_that_cannot_be_used_are_told_before_training(tmp_path: Path) -> None:
+    label = scene(tmp_path / "scene.tif")
+    trained = encoder(tmp_path)
+    far = PLACE.translation(9e5, 0) @ PLACE
+    write(tmp_path / "far.tif", (label + 1).astype(np.uint8), far)
+    maps = LabelMaps(rasters=(str(tmp_path / "far.tif"),))
+    given = config("segment", trained, tmp_path / "scene.tif", maps=maps)
+    with pytest.raises(DataError, match="labels on the 1 scenes, the rasters do not overlap them"):
+        run(given, Options(out=tmp_path / "run"))
+    with pytest.raises(MissingDataError, match=r"expected a label raster, but .*gone\.tif does not exist"):
+        run(replace(given, maps=LabelMaps(rasters=(str(tmp_path / "gone.tif"),))), Options(out=tmp_path / "run"))
+    write(tmp_path / "near.tif", (label + 1).astype(np.uint8))
+    one = replace(given, maps=LabelMaps(rasters=(str(tmp_path / "near.tif"),), block=1000))
+    with pytest.raises(
+        DataError, match=r"at least 2 labelled blocks \(of 1; --block sets their size\) in the split 'test'"
+    ):
+        run(one, Options(out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--maps.block has no effect on the task 'classify'"):
+        replace(PRESETS["linear"](), maps=LabelMaps(block=3))
+    with pytest.raises(ConfigError, match="--ordinal and --scale have no effect on the task 'segment'"):
+        replace(PRESETS["segment"](), ordinal="yes")
+    with pytest.raises(ConfigError, match="--cloud_widths has no effect on the task 'segment'"):
+        replace(PRESETS["segment"](), cloud_widths=(1,))
+    with pytest.raises(ConfigError, match="expected number=name, such as 2=forest, got 'forest'"):
+        LabelMaps(names=("forest",))
+    plain = PRESETS["segment"]()
+    named = replace(plain, images=replace(plain.images, encoder="runs/x"))
+    with pytest.raises(ConfigError, match="expected --rasters, or --label with the column"):
+        refuse(named, Options(out=tmp_path / "run"))
+    with pytest.raises(
+        ConfigError, match=r"expected --encoder, a run folder of `python -m domains\.satellite\.pretrain`"
+    ):
+        refuse(plain, Options(out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_a_config_file(name: str) -> None:
+    preset = PRESETS[name]()
+    assert from_dict(FinetuneScenes, to_dict(preset)) == preset
+
+
+@pytest.mark.slow
+def test_land_cover_of_mexico_is_learnt_from_its_raster(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "satellite" / "landsat7_mexico"
+    names = ("B1", "B2", "B3", "B4", "B5", "B7")
+    space = {"normalisation": replace(reads(("a",)).inputs[0].normalisation, mean=(900.0,) * 6, std=(800.0,) * 6)}
+    save_encoder(tmp_path / "encoder", reads(names, patch=(4, 4), **space))
+    plain = PRESETS["upernet"]()
+    given = replace(
+        plain,
+        images=replace(
+            plain.images,
+            encoder=str(tmp_path / "encoder"),
+            data=(str(folder / "LE70220491999322EDC01_stack.gtif"),),
+            options=("geotiff.bands=[B1,B2,B3,B4,B5,B7,B6,fmask]",),
+        ),
+        maps=replace(plain.maps, rasters=(str(folder / "training_data.gtif"),), block=16, width=32),
+        training=replace(plain.training, steps=150, warmup_steps=8, validate_every=50),
+        draws=200,
+    )
+    out = run(given, Options(out=tmp_path / "run"))
+    scores = {row["metric"]: row["value"] for row in json.loads((out / "scores.json").read_text())}
+    assert scores["balanced pixel accuracy"] > 0.35  # guessing: 0.2
+    assert load_model(out).about["codes"] == [1, 2, 3, 4, 5]
