@@ -72,6 +72,8 @@ def build(name: str, size: Size) -> Recipe:
     )
     if name == "multimae":  # three groups, as the paper has three modalities
         entry = replace(entry, groups=tuple((band,) for band in entry.bands))
+    if name == "spark":  # a ConvNeXt's stride is 32: 49 tokens
+        entry = replace(entry, patch=(32, 32))
     contract = Contract(inputs=(entry,))
     encoder: EncoderSpec = ViTSpec(contract=contract, width=size.width, depth=12, heads=size.heads)
     if name == "spark":

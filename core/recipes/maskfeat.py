@@ -23,6 +23,9 @@ class MaskFeat(RecipeSpec):
 
     Deviations: 2D and 3D inputs share the blocks; the target's, see `Hog`; ratio and loss over valid data only.
 
+    Measured (docs/recipes_measured.md): after 30 CPU seconds on EuroSAT its linear probe stays below `mae`'s and below
+    random weights; a histogram of gradients asks nothing of colour, which these classes differ by.
+
     Attributes:
         encoder: needs the ability `token`.
         fill: the mask token and where it enters.
