@@ -35,6 +35,8 @@ class Batch:
         origin: (B, ndim) float32, where each sample begins in its whole image, in `unit`; None = at 0, as whole images do.
         prior: (B, 1, *S) float32, how much each voxel matters, 0 to 1, from knowledge of the anatomy or the scene.
         text: (B, T) int64 word pieces of each sample's report, 0 = padding.
+        times: (B, T, 3) float32, when each of T frames was taken: calendar year, month from 1, hour of the day in UTC.
+            Frames are the first spatial axis of a series (T Y X); a single scene is one frame.
     """
 
     image: Tensor
@@ -50,12 +52,19 @@ class Batch:
     origin: Tensor | None = None
     prior: Tensor | None = None
     text: Tensor | None = None
+    times: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape != self.valid.shape or self.image.shape[1] != len(self.bands):
             raise ShapeError(
                 f"expected image and valid of one shape (B, {len(self.bands)}, ...) for bands {self.bands}, "
                 f"got {tuple(self.image.shape)} and {tuple(self.valid.shape)}."
+            )
+        frames = self.size[0] if len(self.size) == 3 else 1
+        if self.times is not None and self.times.shape != (len(self), frames, 3):
+            raise ShapeError(
+                f"expected times ({len(self)}, {frames}, 3), year, month and hour of each frame, got "
+                f"{tuple(self.times.shape)}."
             )
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from core.batch import Batch
 from core.contract import Input
-from core.errors import ConfigError, ShapeError
+from core.errors import ConfigError, DataError, ShapeError
 from core.shapes import Grid
 
 
@@ -35,12 +35,15 @@ class PositionRule:
         group_channels: of D, the last ones, which say where a token's band group stands in the row of groups, beside the
             position in the others (SatMAE, Cong et al. 2022, arXiv 2207.08051, 3.3: 256 of 768 or 1024); 0 = none do, and
             the learned vectors of the patch embedding alone tell groups apart.
+        frames: how the frames of a series, its z, are told apart: `number`: as `count` says; `time`: by year, month and hour,
+            which share z's channels (SatMAE for series), so that frames may lie anyhow far apart, in any order.
     """
 
     count: Literal["image", "crop", "index"] = "image"
     unit: float | None = None
     shares: tuple[int, ...] = ()
     group_channels: int = 0
+    frames: Literal["number", "time"] = "number"
 
     def __post_init__(self) -> None:
         if self.unit is not None and (self.unit <= 0 or self.count == "index"):
@@ -52,9 +55,30 @@ class PositionRule:
             raise ConfigError(f"expected a positive share for each of x, y and perhaps z, got {self.shares}.")
         if self.group_channels < 0 or self.group_channels % 2:
             raise ConfigError(f"expected an even number of channels for the band groups, got {self.group_channels}.")
+        if self.frames == "time" and len(self.shares) == 2:
+            raise ConfigError(f"expected a share for x, y and time, or none of them, got {self.shares}.")
+
+    def check(self, width: int, entry: Input) -> None:
+        """Refuse an input whose places D channels cannot hold.
+
+        Raises:
+            ConfigError: frames are told apart by time, but a patch holds several.
+            ShapeError: the width does not suit.
+        """
+        if self.frames == "number":
+            axis_widths(width, entry.ndim, self.shares)
+            return
+        axis_widths(axis_widths(width, 3, self.shares)[2], 3)
+        if entry.ndim == 3 and entry.patch[0] != 1:
+            raise ConfigError(
+                f"input '{entry.name}': expected patches of one frame, for each frame has its own time, got {entry.patch}."
+            )
 
 
 OURS = PositionRule()
+DATED = PositionRule(frames="time")
+_EARLIEST = (2002.0, 1.0, 0.0)
+"""Year, month and hour that SatMAE counts from."""
 
 
 def axis_widths(width: int, ndim: int, shares: tuple[int, ...] = ()) -> tuple[int, ...]:
@@ -122,17 +146,61 @@ def grid_positions(
     return torch.cat(parts, dim=-1).reshape(batch, grid.num_places, width)
 
 
-def batch_positions(batch: Batch, entry: Input, grid: Grid, width: int, rule: PositionRule = OURS) -> Tensor:
-    """Encode the places of a batch, (1 or B, places, D); the rule says what is counted, `OURS` = in the whole image."""
+def time_codes(times: Tensor, width: int) -> Tensor:
+    """Encode times (B, T, 3), year, month and hour, side by side as (B, T, D) float32.
+
+    Source: Cong et al. 2022, arXiv 2207.08051. Deviations: any width; the hour takes what does not share out evenly.
+    """
+    precise = torch.float32 if times.device.type == "mps" else torch.float64
+    since = times.to(precise) - torch.tensor(_EARLIEST, dtype=precise, device=times.device)
+    parts = zip(since.unbind(2), axis_widths(width, 3), strict=True)
+    return torch.cat([sincos(part, channels) for part, channels in parts], dim=2).to(torch.float32)
+
+
+def batch_positions(batch: Batch, entry: Input, grid: Grid, width: int, rule: PositionRule | None = None) -> Tensor:
+    """Encode the places of a batch, (1 or B, places, D).
+
+    Args:
+        batch: says how far apart voxels are, where a crop lies, and when frames were taken.
+        entry: the input that it is.
+        grid: its tokens.
+        width: D.
+        rule: what is counted; none, as of a predictor, which only learns beside an encoder: `OURS`, by places in the whole
+            image, and where each frame brings its time `DATED`.
+
+    Raises:
+        DataError: the rule asks for times, and the batch has none.
+    """
+    if rule is None:
+        dated = batch.times is not None and grid.ndim == 3 and grid.patch[0] == 1
+        rule = DATED if dated else OURS
+    scale, origin = _lengths(batch, entry, rule)
+    if rule.frames == "number":
+        return grid_positions(grid, width, scale, origin, rule.shares)
+    if batch.times is None:
+        raise DataError(
+            f"input '{entry.name}': expected the year, month and hour of each frame, for this encoder tells frames apart by "
+            "time, got none: give the batch its `times`, (B, T, 3)."
+        )
+    widths = axis_widths(width, 3, rule.shares)
+    plane = Grid(grid.tokens[-2:], grid.patch[-2:])
+    here = None if origin is None else origin[:, -2:]
+    places = grid_positions(plane, sum(widths[:2]), scale[:, -2:], here, rule.shares[:2])
+    codes = time_codes(batch.times, widths[2])
+    size = (*codes.shape[:2], plane.num_places, -1)
+    return torch.cat([places[:, None].expand(size), codes[:, :, None].expand(size)], dim=3).flatten(1, 2)
+
+
+def _lengths(batch: Batch, entry: Input, rule: PositionRule) -> tuple[Tensor, Tensor | None]:
+    """Spacing over the unit of length, (1 or B, ndim), and where the first token lies, in patches of that unit."""
     if rule.count == "index":
-        return grid_positions(grid, width, torch.ones_like(batch.spacing[:1]), shares=rule.shares)
+        return torch.ones_like(batch.spacing[:1]), None
     unit = torch.tensor(entry.spacing, device=batch.spacing.device)
     if rule.unit is not None:
         unit = torch.full_like(unit, rule.unit)
-    origin = None
-    if rule.count == "image" and batch.origin is not None:
-        origin = batch.origin / (unit * torch.tensor(entry.patch, device=unit.device))
-    return grid_positions(grid, width, batch.spacing / unit, origin, rule.shares)
+    if rule.count == "crop" or batch.origin is None:
+        return batch.spacing / unit, None
+    return batch.spacing / unit, batch.origin / (unit * torch.tensor(entry.patch, device=unit.device))
 
 
 def by_groups(places: Tensor, num_groups: int, channels: int = 0) -> Tensor:

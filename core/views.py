@@ -79,7 +79,15 @@ def make_view(batch: Batch, entry: Input, how: Augment, rng: SampleRng) -> Batch
         entry: its input.
         how: the changes.
         rng: another stream for each view.
+
+    Raises:
+        ConfigError: the batch holds dated frames, which are neither cropped nor mirrored in time.
     """
+    if batch.times is not None:
+        raise ConfigError(
+            f"input '{entry.name}': expected images without dates for a recipe of two views, which crop and mirror along "
+            "every axis, got a dated series: choose a recipe of one view, such as mae."
+        )
     start, step = _box(batch, how, rng.split("crop"))
     legal = how.flips.get(entry.name, (False,) * entry.ndim)
     mirrored = (rng.split("flip").uniform(entry.ndim) < 0.5) & torch.tensor(legal, device=start.device)

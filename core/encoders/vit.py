@@ -20,7 +20,7 @@ from core.encoders.base import Ability, Backbone, EncoderSpec, Pool, Tokens
 from core.errors import ConfigError
 from core.patch_embed import patch_embed
 from core.plan import Plan
-from core.pos_embed import OURS, PositionRule, axis_widths, batch_positions, by_groups, grid_positions, resample_table
+from core.pos_embed import OURS, PositionRule, batch_positions, by_groups, grid_positions, resample_table
 from core.shapes import Grid
 
 Activation = Literal["gelu", "quick_gelu", "swiglu"]
@@ -43,7 +43,7 @@ class ViTSpec(EncoderSpec):
         class_token: prepend one learned token.
         tables: token grid of a stored position table, per input name; an input that is absent computes its positions.
         train_tables: let the optimiser change stored tables.
-        positions: how computed positions count: in metres for Scale-MAE, frame by frame for Prithvi.
+        positions: how computed positions count: in metres for Scale-MAE, frame by frame for Prithvi, by date for SatMAE's series.
         activation: of the MLP: `gelu`; `quick_gelu`, x sigmoid(1.702 x), of CLIP as OpenAI trained it (Radford et al.
             2021, arXiv 2103.00020); `swiglu` (Shazeer 2020, arXiv 2002.05202), whose `mlp_ratio` counts gate and value.
         layer_scale: start of a learned factor on each branch (Touvron et al. 2021, arXiv 2103.17239), 1e-5 in DINOv2
@@ -76,10 +76,12 @@ class ViTSpec(EncoderSpec):
                 "layer_scale out for branches without a factor."
             )
         for entry in self.contract.inputs:
-            axis_widths(self.place_channels, entry.ndim, self.positions.shares)
+            self.positions.check(self.place_channels, entry)
         unknown = set(self.tables) - {entry.name for entry in self.contract.inputs}
         if unknown:
             raise ConfigError(f"expected position tables for inputs of the contract, got tables for {sorted(unknown)}.")
+        if self.tables and self.positions.frames == "time":
+            raise ConfigError("expected no position tables where frames are told apart by time, which no table knows.")
 
     @property
     def place_channels(self) -> int:

@@ -78,6 +78,12 @@ def test_the_whole_image_without_changes_is_the_image(entry):
     assert torch.equal(view.spacing, batch.spacing)
 
 
+def test_dated_frames_are_refused():
+    batch = ragged_batch(SCENE)
+    with pytest.raises(ConfigError, match="dated series: choose a recipe of one view"):
+        _view(replace(batch, times=torch.ones(len(batch), 1, 3)), SCENE)
+
+
 def test_pixels_keep_their_spacing_and_origin():
     entry = replace(SCENE, unit="px", spacing=(1.0, 1.0))
     batch = replace(ragged_batch(entry), origin=torch.full((4, 2), 7.0))

@@ -1,12 +1,13 @@
-"""SatMAE (Cong et al. 2022, arXiv 2207.08051): MAE on Sentinel-2 with a token per band group, and on RGB of fMoW."""
+"""SatMAE (Cong et al. 2022, arXiv 2207.08051): MAE on Sentinel-2 with a token per band group, on RGB of fMoW, on dated RGB."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.contract import Input, Normalisation
-from core.encoders.cards._vit import MAE_LAYOUT, picture, vit_spec
+from core.bands import RGB
+from core.contract import Contract, Input, Normalisation
+from core.encoders.cards._vit import MAE_LAYOUT, SIZES, picture, vit_spec
 from core.encoders.cards.base import Card, Layout, Source
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 _MEAN = (1184.382, 1120.771, 1136.260, 1263.739, 1645.403, 1846.870, 1762.595, 1972.624, 1732.164, 1247.919)
 _STD = (650.284, 712.125, 965.231, 948.982, 1108.067, 1258.364, 1233.149, 1364.387, 1310.370, 1087.602)
 """Of fMoW-Sentinel, in counts of 1/10000 reflectance."""
+_FMOW = Normalisation(method="fixed", mean=(0.4182, 0.4215, 0.3991), std=(0.2877, 0.2754, 0.2764))
+"""Of fMoW's RGB, in 0..1."""
 
 
 def sentinel2_input() -> Input:
@@ -49,8 +52,32 @@ def sentinel2_input() -> Input:
 
 def rgb_spec() -> ViTSpec:
     """Describe the RGB encoder: 224 x 224 pixels of fMoW in 0..1, of no particular size on the ground."""
-    values = Normalisation(method="fixed", mean=(0.4182, 0.4215, 0.3991), std=(0.2877, 0.2754, 0.2764))
-    return vit_spec("large", picture(name="scene", normalisation=values))
+    return vit_spec("large", picture(name="scene", normalisation=_FMOW))
+
+
+def temporal_spec() -> ViTSpec:
+    """Describe the encoder of three dated RGB frames of 224 x 224 pixels, a patch of 16 x 16 of one frame each."""
+    from core.encoders.vit import ViTSpec
+    from core.pos_embed import PositionRule
+
+    width, depth, heads = SIZES["large"]
+    series = Input(
+        name="series",
+        bands=RGB,
+        sensor="rgb",
+        patch=(1, 16, 16),
+        size=(3, 224, 224),
+        spacing=(1.0, 1.0, 1.0),
+        unit="px",
+        normalisation=_FMOW,
+    )
+    return ViTSpec(
+        contract=Contract(inputs=(series,)),
+        width=width,
+        depth=depth,
+        heads=heads,
+        positions=PositionRule(count="index", shares=(5, 5, 6), frames="time"),
+    )
 
 
 def _sentinel(size: Literal["base", "large"], parameters: int, accuracy: str) -> tuple[Card, Card]:
@@ -117,5 +144,25 @@ CARDS = (
         paper="2207.08051",
         reported=(("fMoW-RGB after fine-tuning", "top-1", "77.78 %"),),
         notes=("An ordinary MAE, 800 epochs; its positions do not depend on the spacing.",),
+    ),
+    Card(
+        name="satmae-temporal-large",
+        aliases=("satmae-temporal",),
+        title="SatMAE ViT-L/16, series of dated RGB frames of fMoW, pretrained",
+        modality="satellite",
+        spec=temporal_spec,
+        parameters=303_225_984,
+        layout=Layout(outer=("model",), drop=("decoder_*", "mask_token"), convert="core.layouts.satmae"),
+        source=_zenodo(7369797, "pretrain_fmow_temporal.pth"),
+        licence="CC-BY-NC-4.0",
+        non_commercial=True,
+        citation=_CITATION,
+        paper="2207.08051",
+        reported=(("fMoW-RGB, temporal, after fine-tuning", "top-1", "79.99 %"),),
+        notes=(
+            "Every frame needs its time: give the batch its `times`, (B, frames, 3), year, month and hour in UTC.",
+            "Frames may lie anyhow far apart, in any order; training had three, for 50 epochs.",
+            "The file holds the decoder too; a fine-tuned one, whose positions were trained, is refused.",
+        ),
     ),
 )
