@@ -1,4 +1,4 @@
-"""Reading encoders that others have trained: opened safely, unwrapped, every key accounted for, or one error names all.
+"""Reading encoders that others have trained: opened safely, unwrapped, every key accounted for, or one error names them.
 
 Nothing here knows a release: a card's `Layout` says what a file looks like, a module of `core.layouts` what its names mean.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from core.encoders.base import EncoderSpec
 from core.encoders.cards.base import Layout
 from core.errors import CheckpointError, HalfseenError, MissingDataError, UnsafeError, UnsupportedError
-from core.weights import file_sha256, read_weights
+from core.weights import file_sha256, listed, read_weights
 
 WRAPPERS = ("_forward_module.", "module.", "_orig_mod.", "model.", "_timm_module.")
 """Prefixes that tools put before every key: Lightning, DDP and DeepSpeed, `torch.compile`, an attribute, terratorch."""
@@ -41,7 +41,6 @@ _NOT_WHOLE = (
     TypeError,
     OverflowError,
 )
-_MOST_NAMED = 12  # keys in one error before the rest is counted
 _MOST_NESTED = 8  # dictionaries around weights; a file can hold itself
 
 
@@ -191,13 +190,13 @@ def _unwrapped(file: Mapping[str, Any], layout: Layout, source: str) -> dict[str
     """Go down to the dictionary that holds the tensors."""
     state, outer = file, dict.fromkeys((*layout.outer, *OUTER))
     for _ in range(_MOST_NESTED):
-        if any(isinstance(value, Tensor) for value in state.values()):
-            break
         inner = next((key for key in outer if isinstance(state.get(key), Mapping)), None)
+        if inner is None and any(isinstance(value, Tensor) for value in state.values()):
+            break  # a tensor beside such a dictionary, such as the best accuracy so far, is no weight
         if inner is None:
             raise CheckpointError(
                 f"{source}: expected tensors, or a dictionary of them under {' or '.join(map(repr, outer))}, got "
-                f"{_listed(sorted(map(str, state)))}."
+                f"{listed(sorted(map(str, state)))}."
             )
         state = state[inner]
     return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
@@ -237,7 +236,7 @@ def _accounted(view: _View, needed: Collection[str], layout: Layout, source: str
     unexpected = sorted(key for name, key in left if not is_dropped(name))
     if missing or unexpected:
         lists = {"missing": missing, "unexpected": unexpected}
-        told = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in lists.items() if keys)
+        told = "; ".join(f"{kind}: {listed(keys)}" for kind, keys in lists.items() if keys)
         placed = len(needed) - len(missing)
         raise CheckpointError(f"{source}: expected all {len(needed)} keys of the encoder, got {placed}; {told}.")
     return tuple(sorted(key for name, key in left if is_dropped(name)))
@@ -246,13 +245,12 @@ def _accounted(view: _View, needed: Collection[str], layout: Layout, source: str
 def _check_finite(found: Mapping[str, Tensor], view: _View, source: str) -> None:
     wrong = [view.inside[name] for name, value in found.items() if value.is_floating_point() and not _is_finite(value)]
     if wrong:
-        raise CheckpointError(f"{source}: expected finite weights, got NaN or infinity in {_listed(sorted(wrong))}.")
+        raise CheckpointError(f"{source}: expected finite weights, got NaN or infinity in {listed(sorted(wrong))}.")
 
 
 def _is_finite(value: Tensor) -> bool:
-    return value.is_meta or bool(
-        torch.isfinite(value.sum(dtype=torch.float64))
-    )  # a sum of finite numbers cannot overflow a double
+    # A sum of finite numbers of fewer bits cannot overflow a double.
+    return value.is_meta or bool(torch.isfinite(value.sum(dtype=torch.float64)))
 
 
 def _converted(found: dict[str, Tensor], spec: EncoderSpec, layout: Layout, source: str) -> dict[str, Tensor]:
@@ -265,8 +263,3 @@ def _converted(found: dict[str, Tensor], spec: EncoderSpec, layout: Layout, sour
             raise
         raise CheckpointError(f"{source}: expected tensors of the layout {layout.convert}, got: {error}.") from error
     return weights
-
-
-def _listed(keys: list[str]) -> str:
-    more = f" and {len(keys) - _MOST_NAMED} more" if len(keys) > _MOST_NAMED else ""
-    return ", ".join(keys[:_MOST_NAMED]) + more

@@ -65,17 +65,14 @@ def fetch(source: Source, *, progress: Progress | None = None) -> Path:
         MissingDataError: it is on no hub, the network is forbidden or does not answer, or the hub refuses.
         CheckpointError: other bytes came than were announced.
     """
-    path = place_of(source)
-    if path.is_file():
-        return path
-    if (known := _fetched_by_others(source)) is not None:
+    if (known := found_here(source)) is not None:
         return known
-    url = address(source)
+    path, url = place_of(source), address(source)
     if not url:
         raise MissingDataError(f"{source.file}: is on no hub. {by_hand(source)}")
     if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on"):
         raise MissingDataError(f"{source.file}: the network is forbidden (HF_HUB_OFFLINE). {by_hand(source)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(source, path.parent)
     with _alone(path):
         if not path.is_file():  # another process has fetched it meanwhile
             _fetch(source, url, path, progress or (lambda there, whole: None))
@@ -113,6 +110,12 @@ def place_of(source: Source) -> Path:
     return root.expanduser().joinpath("hub", *folder, source.file)
 
 
+def found_here(source: Source) -> Path | None:
+    """Give the path of a file that is there already, whoever has fetched it; none = it is not."""
+    path = place_of(source)
+    return path if path.is_file() else _fetched_by_others(source)
+
+
 def by_hand(source: Source) -> str:
     """Say what to fetch and where to put it."""
     where = address(source) or source.page or "its authors"
@@ -132,6 +135,16 @@ def _fetched_by_others(source: Source) -> Path | None:
     commit = reference.read_text().strip() if reference.is_file() else source.revision
     path = root / "snapshots" / commit / source.file
     return path if path.is_file() else None
+
+
+def _make_folder(source: Source, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingDataError(
+            f"{source.file}: expected a folder to write to at {folder}, got: {error.strerror}; set HALFSEEN_CACHE to one "
+            "that you may write to."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -169,7 +182,7 @@ def _fetch(source: Source, url: str, path: Path, progress: Progress) -> None:
 def _receive(source: Source, url: str, partial: Path, note: Path, progress: Progress) -> _Answer:
     """Append what is missing; where the file has changed since, or the server cannot resume, begin again."""
     there = partial.stat().st_size if partial.is_file() else 0
-    tag = json.loads(note.read_text()).get("tag", "") if there and note.is_file() else ""
+    tag = _tag_in(note) if there else ""
     there = there if tag else 0
     try:
         response, answer = _open(url, {"Range": f"bytes={there}-", "If-Range": tag} if there else {})
@@ -198,6 +211,14 @@ def _receive(source: Source, url: str, partial: Path, note: Path, progress: Prog
     if answer.size is not None and there < answer.size:
         raise http.client.IncompleteRead(b"", answer.size - there)
     return answer
+
+
+def _tag_in(note: Path) -> str:
+    """Read which version of the file a partial one is of; empty = nobody knows, as after a crash while it was noted."""
+    try:
+        return str(json.loads(note.read_text())["tag"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
@@ -277,8 +298,8 @@ def _refusal(source: Source, error: urllib.error.HTTPError) -> str:
     if error.code in (401, 403):
         page = f"{os.environ.get('HALFSEEN_HUB', HUB).rstrip('/')}/{source.repo}" if source.repo else source.url
         return (
-            f"{source.file}: the hub asks for an account (answer {error.code}): accept the terms at {page}, make a token and "
-            f"set HF_TOKEN. {by_hand(source)}"
+            f"{source.file}: the hub asks for an account (answer {error.code}), as it also does where there is nothing: look "
+            f"at {page}, accept the terms there, make a token and set HF_TOKEN. {by_hand(source)}"
         )
     if error.code == 404:
         return f"{source.file}: the hub has no such file (answer 404 to {error.url}). {by_hand(source)}"

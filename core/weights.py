@@ -1,9 +1,9 @@
-"""Placing weights into a built module: everything fits, or one error lists all that does not."""
+"""Placing weights into a built module: everything fits, or one error lists what does not."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 """Of stored encoders and checkpoints; another number is another layout."""
+_MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     save_file({key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}, path)
 
 
+def listed(keys: Sequence[str]) -> str:
+    """Name the first keys of an error and count the rest."""
+    more = f" and {len(keys) - _MOST_NAMED} more" if len(keys) > _MOST_NAMED else ""
+    return ", ".join(keys[:_MOST_NAMED]) + more
+
+
 def place(
     module: nn.Module,
     weights: Mapping[str, Tensor],
@@ -99,7 +106,7 @@ def place(
         allow_unexpected: prefixes of keys that may be left out.
 
     Raises:
-        CheckpointError: lists all missing, unexpected and reshaped keys at once.
+        CheckpointError: lists missing, unexpected and reshaped keys at once, of each the first and the number of the rest.
     """
     have = module.state_dict()
     report = check(module, weights, source=source, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
@@ -113,14 +120,16 @@ def build_with(build: Callable[[], M], weights: Mapping[str, Tensor], *, source:
     """Build a module around weights that fill it wholly: no fresh values are drawn, no memory is taken twice.
 
     A module of billions of parameters is described on the meta device and given its weights, in the types that it would
-    have had. One with buffers that no file holds is built as usual and filled.
+    have had. One with buffers that no file holds is built as usual and filled. Weights on the meta device leave it there.
 
     Raises:
-        CheckpointError: lists all missing, unexpected and reshaped keys at once.
+        CheckpointError: lists missing, unexpected and reshaped keys at once, of each the first and the number of the rest.
     """
     with torch.device("meta"):
         module = build()
     report = check(module, weights, source=source)
+    if any(value.is_meta for value in weights.values()):
+        return module, report  # described, as the weights are
     have = module.state_dict()
     if _holds_more(module, have):
         module = build()
@@ -159,6 +168,6 @@ def check(
         "reshaped": reshaped,
     }
     if any(wrong.values()):
-        lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
+        lists = "; ".join(f"{kind}: {listed(keys)}" for kind, keys in wrong.items() if keys)
         raise CheckpointError(f"{source}: expected weights for {type(module).__name__}, but {lists}.")
     return Placement(tuple(sorted(set(have) & set(weights))), tuple(missing), tuple(unexpected))

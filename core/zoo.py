@@ -25,10 +25,10 @@ import torch
 
 from core.contract import Input
 from core.encoders.cards import get_card, list_encoders
-from core.encoders.cards._table import CardList, short_count, terms
+from core.encoders.cards._table import CardList, row, short_count, terms
 from core.encoders.cards.base import Card, Source
 from core.errors import HalfseenError, MissingDataError
-from core.hub import address, place_of
+from core.hub import address, found_here, place_of
 from core.registry import name_of_class
 
 _WIDEST = 120
@@ -56,9 +56,7 @@ def listed(words: Iterable[str] = ()) -> str:
         MissingDataError: there is none.
     """
     wanted = [word.lower() for word in words]
-    lines = (
-        (card, " ".join((repr(CardList([card])), card.modality, *card.aliases)).lower()) for card in list_encoders()
-    )
+    lines = ((card, " ".join((*row(card), card.modality, *card.aliases)).lower()) for card in list_encoders())
     found = CardList(card for card, line in lines if all(word in line for word in wanted))
     if not found:
         raise MissingDataError(f"expected words of a published encoder, found none with {' and '.join(wanted)}.")
@@ -168,9 +166,9 @@ def _where(source: Source) -> str:
     facts = [_bytes(source.size_bytes)] if source.size_bytes else []
     facts += [f"sha256 {source.sha256}"] if source.sha256 else []
     place = address(source) or f"{source.file}: {source.page}"
-    told = f"{place}{f' ({chr(44).join(facts)})' if facts else ''}"
-    here = place_of(source)
-    return f"{told}\n{'fetched:' if here.is_file() else 'not fetched; its place is'} {here}"
+    told = f" ({', '.join(facts)})" if facts else ""
+    here = found_here(source)
+    return f"{place}{told}\n" + (f"fetched: {here}" if here else f"not fetched; its place is {place_of(source)}")
 
 
 def _call(card: Card) -> str:

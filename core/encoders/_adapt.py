@@ -58,13 +58,15 @@ def adapt(
     """Rewrite an encoder's description and weights for an input with other bands.
 
     `subset`: the wanted bands are some of the encoder's; the others count as 0 of its value space, which is their mean only
-    where the contract normalises by means. `nearest`: each of the encoder's
-    bands reads the wanted one of the nearest wavelength, at most 6 % or 40 nm away. `wavelength`: each reads what is
-    interpolated between the two wanted bands around it, one of them at most twice as far. Both compare bands of one kind,
-    reflective or thermal, and are exact in physical values: the encoder gives what the original gives for that spectrum.
+    where the contract normalises by means.
+    `nearest`: each of the encoder's bands reads the wanted one of the nearest wavelength, at most 6 % or 40 nm away.
+    `wavelength`: each reads what is interpolated between the two wanted bands around it, one of them at most twice as far.
+    Both compare bands of one kind, reflective or thermal, and are exact in physical values: the encoder gives what the
+    original gives for that spectrum.
     `mean`: each reads the mean of all wanted bands, for bands of which nothing is known, and is to be trained further; it is
-    how the maps of photographs are made to read more bands. `groups`: whole band groups of an encoder that has some, such
-    as SatMAE; groups that are not whole are left out with their tokens.
+    how the maps of photographs are made to read more bands.
+    `groups`: whole band groups of an encoder that has some, such as SatMAE; groups that are not whole are left out with
+    their tokens.
 
     Args:
         spec: of the encoder.
@@ -110,7 +112,8 @@ def _mixed(weights: dict[str, Tensor], old: Input, mix: Mix) -> dict[str, Tensor
         )
     key = found[0]
     wide = weights[key].to(torch.float64)
-    weights[key] = torch.einsum("ij,di...->dj...", mix.matrix, wide).to(weights[key].dtype).contiguous()
+    matrix = mix.matrix.to(wide.device)
+    weights[key] = torch.einsum("ij,di...->dj...", matrix, wide).to(weights[key].dtype).contiguous()
     if bool(mix.shift.any()):
         bias = key.removesuffix("weight") + "bias"
         if bias not in weights:
@@ -118,7 +121,7 @@ def _mixed(weights: dict[str, Tensor], old: Input, mix: Mix) -> dict[str, Tensor
                 f"input '{old.name}': its first map has no bias to take up the difference of the bands' means; adapt by "
                 "'subset' or 'mean'."
             )
-        moved = wide.flatten(2).sum(2) @ mix.shift
+        moved = wide.flatten(2).sum(2) @ mix.shift.to(wide.device)
         weights[bias] = (weights[bias].to(torch.float64) + moved).to(weights[bias].dtype)
     return weights
 

@@ -13,10 +13,8 @@ from core.contract import Input, Normalisation
 from core.errors import BandError, ConfigError
 from core.sensors import get_sensor
 
-_SHARE, _LEAST_NM = (
-    0.06,
-    40.0,
-)  # of its wavelength that the nearest band may be away: so much do two sensors' filters differ
+_SHARE = 0.06  # of its wavelength that the nearest band may be away: so much do two sensors' filters differ
+_LEAST_NM = 40.0
 _SAME_NM = 10.0  # bands of one name whose centres differ by more are two bands
 _KIND = {"reflectance": "reflective", "percent reflectance": "reflective", "full scale": "reflective", "K": "thermal"}
 _PERCENT = {("reflectance", "percent reflectance"): 100.0, ("percent reflectance", "reflectance"): 0.01}

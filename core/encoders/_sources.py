@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from core.bands import BandNames
@@ -17,7 +19,7 @@ from core.config import from_dict
 from core.contract import Contract, Input
 from core.encoders._adapt import Method
 from core.encoders._adapt import adapt as fit_bands
-from core.encoders.base import EncoderSpec
+from core.encoders.base import EncoderSpec, Pool
 from core.encoders.cards.base import Card
 from core.errors import BandError, CheckpointError, ConfigError, MissingDataError
 from core.foreign import read_encoder
@@ -30,12 +32,13 @@ Acceptance = Literal["non_commercial"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What an encoder is made of; `report` knows all but the keys that are placed."""
+    """What an encoder is made of; `report` knows all but the keys that are placed, `pool` is how it was trained to be read."""
 
     spec: EncoderSpec
     weights: Mapping[str, Tensor]
     source: str
     report: Placement
+    pool: Pool = "mean"
 
 
 def folder_of(name_or_run: str | Path) -> Path | None:
@@ -76,8 +79,10 @@ def stored(folder: Path) -> Loaded:
     return Loaded(spec=spec, weights=found, source=str(path), report=Placement(()))
 
 
-def published(card: Card, weights: str | Path | None, accept: Collection[str]) -> Loaded:
-    """Describe a published encoder and read its weights: fetched, from a file, or fresh.
+def published(
+    card: Card, weights: str | Path | None, accept: Collection[str], *, described_only: bool = False
+) -> Loaded:
+    """Describe a published encoder and read its weights: fetched, from a file, or fresh, then on request without memory.
 
     Raises:
         ConfigError: terms that were not accepted.
@@ -85,12 +90,15 @@ def published(card: Card, weights: str | Path | None, accept: Collection[str]) -
         UnsafeError: the file holds objects that could run code.
         CheckpointError: the weights do not fill the encoder.
     """
+    accept = (accept,) if isinstance(accept, str) else accept
     unknown = sorted(set(accept) - set(get_args(Acceptance)))
     if unknown:
         raise ConfigError(f"expected accept of {', '.join(get_args(Acceptance))}, got {', '.join(unknown)}.")
     if weights is None:
         spec = card.spec()
-        return Loaded(spec=spec, weights=spec.build().state_dict(), source=card.name, report=Placement(()))
+        with torch.device("meta") if described_only else contextlib.nullcontext():
+            fresh = spec.build().state_dict()
+        return Loaded(spec=spec, weights=fresh, source=card.name, report=Placement(()), pool=card.pool)
     if str(weights) == "hub":
         if card.non_commercial and "non_commercial" not in accept:
             raise ConfigError(
@@ -104,7 +112,9 @@ def published(card: Card, weights: str | Path | None, accept: Collection[str]) -
     spec = card.spec()
     found = read_encoder(path, spec, card.layout, sha256=digest)
     report = Placement((), dropped=found.dropped, sha256=found.sha256, source_dtype=found.source_dtype)
-    return Loaded(spec=spec, weights=found.weights, source=str(path), report=report)
+    after_mean = any(key.endswith("fc_norm.weight") for key in found.placed)  # fine-tuned so, whatever the card says
+    pool: Pool = "mean_then_norm" if after_mean else card.pool
+    return Loaded(spec=spec, weights=found.weights, source=str(path), report=report, pool=pool)
 
 
 def for_bands(loaded: Loaded, bands: BandNames | None, method: Method | None, sensor: str) -> Loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -216,16 +216,20 @@ def load_encoder(
             (`core.encoders._adapt`).
         sensor: what the names of `bands` mean, a name of `core.sensors`; none = the encoder's own sensor.
         accept: terms that you agree to: `non_commercial`, without which such weights are not fetched.
-        pool: how tokens become one vector (`core.encoders.base.Pool`); none = as its authors do, for a run `mean`.
-        device: where to put it.
+        pool: how tokens become one vector (`core.encoders.base.Pool`); none = as its authors do, for a run `mean`,
+            for a file whose last norm follows the mean (`fc_norm`) `mean_then_norm`.
+        device: where to put it; `meta` with fresh weights takes neither memory nor time, whatever the size.
 
     Raises:
-        ConfigError: no such card, terms that were not accepted, or options that do not go together.
+        ConfigError: no such card or pool, terms that were not accepted, or options that do not go together.
         MissingDataError: there is no encoder at that path, or the file cannot be fetched; it says how to get it by hand.
         UnsafeError: the file holds objects that could run code.
         CheckpointError: the weights do not fill the encoder, or are not those that were written.
         BandError: other bands than the contract's and no adapter, or one that cannot serve them.
     """
+    if pool not in (None, *get_args(Pool)):
+        raise ConfigError(f"expected pool {', '.join(map(repr, get_args(Pool)))}, got {pool!r}.")
+    device = torch.device(device)
     folder = folder_of(name_or_run)
     if folder is not None:
         if weights != "hub" or accept:
@@ -233,11 +237,9 @@ def load_encoder(
         loaded = stored(folder)
     else:
         card = get_card(str(name_or_run))
-        loaded = published(card, weights, accept)
-        pool = pool or card.pool
+        loaded = published(card, weights, accept, described_only=device.type == "meta")
     if bands is not None or adapt is not None or sensor:
         loaded = for_bands(loaded, bands, adapt, sensor)
     backbone, report = build_with(loaded.spec.build, loaded.weights, source=loaded.source)
-    known = loaded.report
-    report = replace(known, placed=report.placed)
-    return Encoder(backbone, pool=pool or "mean", report=report).to(device).eval()
+    report = replace(loaded.report, placed=report.placed)
+    return Encoder(backbone, pool=pool or loaded.pool, report=report).to(device).eval()

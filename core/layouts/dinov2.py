@@ -15,16 +15,9 @@ from torch import Tensor
 
 from core.contract import Input
 from core.encoders.vit import ViTSpec
-from core.layouts.mae import fresh_nodata, keys_of, released, renamed
+from core.layouts.mae import VIT_KEYS, fresh_nodata, keys_of, released, renamed
 from core.pos_embed import resample_table
 
-_ENCODER = {
-    "cls_token": "class_token",
-    "pos_embed": "tables.{name}",
-    "patch_embed.proj.": "stems.{name}.",
-    "blocks.": "blocks.",
-    "norm.": "norm.",
-}
 _GATED = {"mlp.w12.": "mlp.fc1.", "mlp.w3.": "mlp.fc2."}
 _CHUNK = re.compile(r"^blocks\.\d+\.(?=\d+\.)")
 
@@ -33,12 +26,12 @@ def encoder_keys(spec: ViTSpec, have: Collection[str]) -> set[str]:
     """Name the released keys that an encoder of this spec needs, chunked and gated as the file's are."""
     (entry,) = spec.contract.inputs
     plain = {_plain(key): key for key in have}
-    return {plain.get(key, key) for key in released(keys_of(spec), _ENCODER, name=entry.name)}
+    return {plain.get(key, key) for key in released(keys_of(spec), VIT_KEYS, name=entry.name)}
 
 
 def encoder_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Tensor]:
     """Give the weights of `ViT` with one input, factors on its branches and a stored table for the input's own size."""
-    weights = renamed({_plain(key): value for key, value in state.items()}, _ENCODER, name=entry.name)
+    weights = renamed({_plain(key): value for key, value in state.items()}, VIT_KEYS, name=entry.name)
     table = f"tables.{entry.name}"
     edge = round((weights[table].shape[1] - 1) ** 0.5)
     weights[table] = resample_table(weights[table], (edge, edge), entry.grid().tokens)

@@ -14,20 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.contract import Input
-from core.layouts.mae import fresh_nodata, renamed
-
-_ENCODER = {
-    "cls_token": "class_token",
-    "pos_embed": "tables.{name}",
-    "patch_embed.proj.": "stems.{name}.",
-    "blocks.": "blocks.",
-    "norm.": "norm.",
-}
+from core.layouts.mae import VIT_KEYS, fresh_nodata, renamed
 
 
 def encoder_weights(state: Mapping[str, Tensor], entry: Input) -> dict[str, Tensor]:
     """Give the weights of `ViT` with one input and a stored table for the input's own size."""
-    weights = renamed(state, _ENCODER, name=entry.name)
+    weights = renamed(state, VIT_KEYS, name=entry.name)
     table = f"tables.{entry.name}"
     weights[table] = resampled_table(weights[table], entry.grid().tokens)
     return weights | fresh_nodata(weights, [entry])

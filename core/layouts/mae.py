@@ -13,14 +13,15 @@ from torch import Tensor
 from core.contract import Input
 from core.encoders.base import EncoderSpec
 
-ENCODER_KEYS = {
+VIT_KEYS = {
     "cls_token": "class_token",
     "pos_embed": "tables.{name}",
     "patch_embed.proj.": "stems.{name}.",
     "blocks.": "blocks.",
     "norm.": "norm.",
-    "fc_norm.": "norm.",  # fine-tuned with global pooling: the norm after the mean
 }
+"""Of a plain ViT, as timm writes it and all descendants of its code do."""
+ENCODER_KEYS = VIT_KEYS | {"fc_norm.": "norm."}  # fine-tuned with global pooling: the norm after the mean
 PREDICTOR_KEYS = {
     "decoder_embed.": "embed.",
     "mask_token": "mask_token",
@@ -67,7 +68,11 @@ def keys_of(spec: EncoderSpec) -> set[str]:
 
 def encoder_keys(spec: EncoderSpec, have: Collection[str]) -> set[str]:
     """List the released names of an encoder of one input; where `have` holds `fc_norm` for `norm`, so does the list."""
-    keys = released(keys_of(spec), ENCODER_KEYS, name=spec.contract.inputs[0].name)
+    return norm_as_in(have, released(keys_of(spec), ENCODER_KEYS, name=spec.contract.inputs[0].name))
+
+
+def norm_as_in(have: Collection[str], keys: set[str]) -> set[str]:
+    """Write the last norm among released keys as a file does, that has `fc_norm` in its place."""
     if any(key.startswith("fc_norm.") for key in have) and not any(key.startswith("norm.") for key in have):
         return {f"fc_{key}" if key.startswith("norm.") else key for key in keys}
     return keys

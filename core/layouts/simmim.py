@@ -20,7 +20,7 @@ from core.encoders.relative_vit import RelativeViTSpec
 from core.encoders.swin import SwinSpec
 from core.encoders.swinv2 import SwinV2Spec
 from core.errors import ConfigError
-from core.layouts.mae import keys_of
+from core.layouts.mae import keys_of, norm_as_in
 
 COMPUTED = ("relative_position_index", "relative_coords_table", "attn_mask")
 
@@ -71,9 +71,7 @@ def encoder_keys(spec: HierarchicalSpec | RelativeViTSpec, have: Collection[str]
         keys = {_released_vit(key, name) for key in keys_of(spec)}
     else:
         keys = {_released_swin(key, name, spec.depths) for key in keys_of(spec)}
-    if any(key.startswith("fc_norm.") for key in have) and not any(key.startswith("norm.") for key in have):
-        return {f"fc_{key}" if key.startswith("norm.") else key for key in keys}
-    return keys
+    return norm_as_in(have, keys)
 
 
 def encoder_weights(state: Mapping[str, Tensor], spec: HierarchicalSpec | RelativeViTSpec) -> dict[str, Tensor]:

@@ -87,6 +87,13 @@ def test_every_wrapper_gives_the_same_weights(prefix, outer):
     assert (found.prefix, found.dropped) == (prefix.replace("_orig_mod.", ""), (f"{prefix}mask_token",))
 
 
+def test_a_tensor_beside_the_dictionary_of_weights_is_none_of_them():
+    file = {"epoch": 90, "best_acc1": torch.tensor(76.1), "state_dict": released()}
+    found = translate(file, SPEC, MAE_LAYOUT, source="x")
+    assert same(found.weights, PLAIN)
+    assert found.dropped == ()
+
+
 @pytest.mark.parametrize("inner", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
 def test_segments_that_torch_puts_in_between_are_seen_through(inner):
     file = {key.replace("blocks.1.", f"blocks.1.{inner}."): value for key, value in released().items()}

@@ -151,6 +151,16 @@ def test_a_file_that_changed_meanwhile_is_begun_again(behaviour):
     assert fetch(SOURCE).read_bytes() == CONTENT[::-1]
 
 
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}"])
+def test_a_part_of_which_nobody_knows_the_version_is_begun_again(behaviour, note):
+    place = place_of(SOURCE)
+    place.parent.mkdir(parents=True)
+    place.with_name(".weights.pth.partial").write_bytes(b"x" * 1000)
+    place.with_name(".weights.pth.json").write_text(note)
+    assert fetch(SOURCE).read_bytes() == CONTENT
+    assert "Range" not in behaviour.seen[0][1]
+
+
 def test_a_server_that_cannot_resume_sends_all_again(behaviour):
     behaviour.ranges, behaviour.cuts = False, [1000]
     assert fetch(SOURCE).read_bytes() == CONTENT
@@ -183,7 +193,10 @@ def test_passing_refusals_are_waited_for(behaviour, code):
 
 @pytest.mark.parametrize(
     ("code", "told"),
-    [(401, "accept the terms at http.*/owner/model, make a token and set HF_TOKEN"), (404, "the hub has no such file")],
+    [
+        (401, "look at http.*/owner/model, accept the terms there, make a token and set HF_TOKEN"),
+        (404, "the hub has no such file"),
+    ],
 )
 def test_a_refusal_is_explained_at_once(behaviour, code, told):
     behaviour.refusals = [code]
@@ -288,6 +301,15 @@ def test_a_full_disk_is_foreseen(behaviour, monkeypatch):
     with pytest.raises(MissingDataError, match=r"room for 512,000 bytes .* got 1,000: .* HALFSEEN_CACHE"):
         fetch(SOURCE)
     assert len(behaviour.seen) == 1
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(behaviour, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(
+        MissingDataError, match=r"weights\.pth: expected a folder to write to at .*; set HALFSEEN_CACHE"
+    ):
+        fetch(SOURCE)
+    assert behaviour.seen == []
 
 
 def test_a_hub_that_does_not_answer_is_named(behaviour, monkeypatch):

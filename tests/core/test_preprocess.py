@@ -81,10 +81,11 @@ def test_foreground_of_an_image_without_surround_is_everything() -> None:
 def test_foreground_works_in_sixteen_bit_and_on_real_photographs(shared: Path) -> None:
     from PIL import Image
 
-    for number in (1, 60, 200, 400):
-        path = shared / f"data/retina/idrid_grading/IDRiD_{number:03d}.jpg"
-        if not path.exists():
-            continue
+    folder = shared / "data/retina/idrid_grading"
+    paths = [path for number in (1, 60, 200, 400) if (path := folder / f"IDRiD_{number:03d}.jpg").exists()]
+    if not paths:
+        pytest.skip(f"none of the photographs is in {folder}")
+    for path in paths:
         image = np.asarray(Image.open(path)).transpose(2, 0, 1)
         found = foreground(image)
         assert 0.685 < found.mean() < 0.72

@@ -21,6 +21,23 @@ def test_all_problems_in_one_error():
         assert part in text
 
 
+def test_a_wholly_other_module_is_told_in_a_few_names():
+    module = nn.Sequential(*(nn.Linear(2, 2) for _ in range(20)))
+    weights = {key: torch.zeros(3) for key in module.state_dict()}
+    with pytest.raises(
+        CheckpointError, match=r"reshaped: 0\.bias: file \(3,\), module \(2,\), .* and 28 more\.$"
+    ) as told:
+        check(module, weights, source="x")
+    assert str(told.value).count("file (3,)") == 12
+
+
+def test_weights_without_memory_leave_the_module_without():
+    weights = {key: value.to("meta") for key, value in nn.Linear(2, 3).state_dict().items()}
+    module, report = build_with(lambda: nn.Linear(2, 3), weights, source="x")
+    assert all(value.is_meta for value in module.state_dict().values())
+    assert report.placed == ("bias", "weight")
+
+
 def test_named_exceptions_are_reported():
     module = nn.Linear(2, 3)
     before = module.bias.clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_list_prints_every_encoder_or_those_with_all_words(capsys):
     assert [line.split()[0] for line in some[1:-2]] == ["fgmae-s1-vitb16", "fgmae-s2-vitb16"]
     assert "satvision-toa-huge" in printed(capsys, "list", "satvision-huge")
     assert "none with violet and sentinel" in refused(capsys, "list", "violet", "Sentinel")
+    assert "none with size" in refused(capsys, "list", "size"), "the heading is no encoder"
 
 
 def test_show_tells_bands_units_terms_and_place(capsys, monkeypatch, tmp_path):
@@ -62,6 +64,19 @@ def test_show_tells_bands_units_terms_and_place(capsys, monkeypatch, tmp_path):
     radar = printed(capsys, "show", "fgmae-s1")
     assert re.search(r"VV +dB +-23\.0624 +-2\.03452 +-23\.0624 \.\. -2\.03452", radar)
     assert "did you mean 'satvision'?" in refused(capsys, "show", "satvison")
+
+
+def test_show_tells_size_and_digest_and_finds_what_other_tools_have_fetched(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HALFSEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    source = replace(tiny_release.CARD.source, size_bytes=1_500_000, sha256="0" * 64)
+    tiny_release.publish(monkeypatch, replace(tiny_release.CARD, source=source))
+    text = " ".join(printed(capsys, "show", "tiny").split())
+    assert f"{source.file} (1.5 MB, sha256 {'0' * 64}) not fetched; its place is {tmp_path}/cache/hub/" in text
+    folder = tmp_path / f"models--{source.repo.replace('/', '--')}" / "snapshots" / source.revision
+    folder.mkdir(parents=True)
+    path = tiny_release.write(folder / source.file)
+    assert f"fetched: {path}" in " ".join(printed(capsys, "show", "tiny").split())
 
 
 def test_verify_accounts_for_every_key(capsys, monkeypatch, tmp_path):

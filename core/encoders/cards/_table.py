@@ -13,7 +13,7 @@ class CardList(tuple[Card, ...]):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        rows = [_HEAD, *map(_row, self)]
+        rows = [_HEAD, *map(row, self)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD) - 1)]
         return "\n".join(
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
@@ -21,8 +21,13 @@ class CardList(tuple[Card, ...]):
 
     def to_markdown(self) -> str:
         """Give the table as Markdown."""
-        rows = [_HEAD, ("---",) * len(_HEAD), *map(_row, self)]
+        rows = [_HEAD, ("---",) * len(_HEAD), *map(row, self)]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def row(card: Card) -> tuple[str, ...]:
+    """Give the cells of a card's line."""
+    return (card.name, short_count(card.parameters), terms(card), card.title)
 
 
 def short_count(number: int) -> str:
@@ -35,7 +40,3 @@ def terms(card: Card) -> str:
     """Write the licence and what it asks for: `CC-BY-NC-4.0, not commercial, account needed`."""
     told = [card.licence] + ["not commercial"] * card.non_commercial + ["account needed"] * card.gated
     return ", ".join(told)
-
-
-def _row(card: Card) -> tuple[str, ...]:
-    return (card.name, short_count(card.parameters), terms(card), card.title)

@@ -126,10 +126,8 @@ def test_other_names_of_the_encoders_bands_are_its_own() -> None:
 
 def test_nearest_bands_of_another_sensor_and_unit_give_the_same_vectors() -> None:
     spec = swin(optical())
-    weights, wanted = (
-        weights_of(spec),
-        ("B03", "B01", "B02", "B06", "B07"),
-    )  # MODIS: blue, red, near and short-wave infrared
+    weights = weights_of(spec)
+    wanted = ("B03", "B01", "B02", "B06", "B07")  # MODIS: blue, red, near and short-wave infrared
     adapted = to(spec, wanted, "nearest", sensor="modis_toa14", weights=weights)
     percent = scene(5, 0.0, 60.0)
     seen = torch.tensor(optical().normalisation.mean)[None, :, None, None].repeat(2, 1, 16, 16)

@@ -44,8 +44,8 @@ def test_pool_is_explicit(stored):
     assert not torch.allclose(vectors[0], vectors[1])
     assert torch.equal(vectors[3][:, :24], vectors[0])
     assert core.load_encoder(folder, pool="mean_std").num_features == vectors[3].shape[1] == 48
-    with pytest.raises(ConfigError, match="'mean', 'mean_std', 'cls' or 'mean_then_norm', got 'max'"):
-        core.load_encoder(folder, pool="max")(batch)
+    with pytest.raises(ConfigError, match="expected pool 'mean', 'mean_std', 'cls', 'mean_then_norm', got 'max'"):
+        core.load_encoder(folder, pool="max")
 
 
 def test_flipped_bytes_are_noticed(stored):
@@ -128,6 +128,15 @@ def test_a_published_encoder_is_loaded_by_name_from_a_file(release):
     assert "dropped by rule 2, from float32, sha256 " in str(encoder.report)
 
 
+def test_a_file_whose_last_norm_follows_the_mean_is_read_so(release):
+    state = tiny_release.released()
+    for part in ("weight", "bias"):
+        state[f"fc_norm.{part}"] = state.pop(f"norm.{part}")
+    torch.save(state, release)
+    assert core.load_encoder("tiny", weights=release).pool == "mean_then_norm"
+    assert core.load_encoder("tiny", weights=release, pool="mean").pool == "mean"
+
+
 def test_loaded_weights_do_not_hang_on_the_file(release):
     encoder = core.load_encoder("tiny", weights=release)
     batch = encoder.preprocess(scenes(), bands=tiny_release.BANDS)
@@ -188,6 +197,21 @@ def test_random_weights_have_the_structure_and_no_file(release):
     assert not torch.equal(encoder.backbone.class_token, other.backbone.class_token)
 
 
+def test_fresh_weights_on_the_meta_device_are_only_described():
+    encoder = core.load_encoder("satvision-huge", weights=None, device="meta")
+    assert all(value.is_meta for value in encoder.state_dict().values())
+    assert sum(p.numel() for p in encoder.parameters()) > 654e6
+    options = {"bands": ("M05", "M12", "M15"), "adapt": "nearest", "sensor": "viirs_m"}
+    fitted = core.load_encoder("satvision", weights=None, device="meta", **options)
+    assert fitted.backbone.stems["toa"].embed.weight.shape == (512, 3, 4, 4)
+    assert all(value.is_meta for value in fitted.state_dict().values())
+
+
+def test_a_device_that_is_none_is_refused_before_anything_is_read():
+    with pytest.raises(RuntimeError, match="gpu"):
+        core.load_encoder("not a card at all", device="gpu")
+
+
 def test_offline_says_what_to_fetch_and_where_to_put_it(release, tmp_path):
     place = tmp_path / "cache" / "hub" / "owner" / "tiny" / "v1" / "tiny.pth"
     with pytest.raises(MissingDataError) as told:
@@ -205,8 +229,9 @@ def test_a_licence_that_forbids_commerce_needs_a_word(release, monkeypatch, tmp_
     tiny_release.publish(monkeypatch, card)
     with pytest.raises(ConfigError, match=r"tiny-s2: its licence, CC-BY-NC-4\.0, .* accept=\('non_commercial',\)"):
         core.load_encoder("tiny")
-    with pytest.raises(MissingDataError, match="HF_HUB_OFFLINE"):
-        core.load_encoder("tiny", accept=("non_commercial",))
+    for accepted in (("non_commercial",), "non_commercial"):
+        with pytest.raises(MissingDataError, match="HF_HUB_OFFLINE"):
+            core.load_encoder("tiny", accept=accepted)
     core.load_encoder("tiny", weights=release)  # who has the file has agreed to its terms
 
 
