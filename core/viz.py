@@ -263,19 +263,22 @@ def token_pca(tokens: Tensor, grid: tuple[int, ...]) -> Pixels:
 def panels(pictures: Pictures, *, limit: int, reads: Input | None = None) -> list[Row]:
     """Draw the first `limit` images of a batch, one row each; `reads` adds true colours and true slice proportions.
 
-    The first image of an input with band groups, or with bands in several regions of the spectrum, has further rows.
+    The first image of an input with band groups, or with bands in several regions of the spectrum, has further rows. What a
+    row shows as hidden and predicted is so in the groups of its bands.
     """
     count = min(limit, pictures.original.shape[0])
     first = colours(pictures.bands, reads.sensor if reads else "")
     rows = [_row(pictures, index, reads, first) for index in range(count)]
-    if count and reads is not None and reads.ndim == 2 and pictures.bands == reads.bands:
+    if count and reads is not None and (reads.ndim == 2 or reads.groups) and pictures.bands == reads.bands:
         rows[1:1] = [replace(_row(pictures, 0, reads, more), again=True) for more in further_colours(reads)]
     return rows
 
 
 def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) -> Row:
-    picked = list(shown.bands)
-    data, bands = pictures.valid[index][picked], tuple(pictures.bands[band] for band in picked)
+    bands = tuple(pictures.bands[band] for band in shown.bands)
+    pictures = pictures.of_groups(bands)
+    picked = [pictures.bands.index(band) for band in bands]
+    data = pictures.valid[index][picked]
     original, seen = pictures.original[index], pictures.seen[index]
     hidden = to_voxels(pictures.mask[index], pictures.patch)
     blank = ~hidden & (seen == 0).all(0) & (original != 0).any(0)  # tokens of the rim: neither seen nor predicted
@@ -306,6 +309,8 @@ def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) ->
             continue
         label, guess = name.replace("_", " "), batch[index].mean(0, keepdim=True)
         truth = pictures.targets[name][index].mean(0, keepdim=True) if name in pictures.targets else None
+        if pictures.groups and not bool(guess.any()) and (truth is None or not bool(truth.any())):
+            continue  # these groups have no such target
         scale = stretch(guess if truth is None else truth, valid[None], percent=(1, 98))
         if truth is not None:
             columns.append(draw(f"{name}-target", f"{label.capitalize()}: target", truth, scale))

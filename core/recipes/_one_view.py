@@ -177,9 +177,33 @@ def shown(recipe: Any, batch: Batch, plan: Plan, grid: Grid, rng: SampleRng, **w
 def draw(
     name: str, target: Target, prediction: Tensor, value: Tensor, batch: Batch, grid: Grid
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Draw what was predicted and what is true, under the term's name; nothing where it cannot be drawn."""
+    """Draw what was predicted and what is true, under the term's name; nothing where it cannot be drawn.
+
+    With band groups each is drawn from its own tokens into the places of its bands.
+    """
     if grid.groups:
-        return {}
+        return _draw_groups(name, target, prediction, value, batch, grid)
     image = target.picture(prediction.float(), batch, grid)
     true = batch.image if name == "image" else target.picture(value, batch, grid)
     return {} if image is None or true is None else {name: (image, true)}
+
+
+def _draw_groups(
+    name: str, target: Target, prediction: Tensor, value: Tensor, batch: Batch, grid: Grid
+) -> dict[str, tuple[Tensor, Tensor]]:
+    image, true, found = torch.zeros_like(batch.image), torch.zeros_like(batch.image), False
+    guesses, values = (part.float().chunk(grid.num_groups, 1) for part in (prediction, value))
+    for group, guess, known in zip(grid.groups, guesses, values, strict=True):
+        own = batch.aligned(group)
+        width = target(own, grid.plain)[0].shape[2]  # the rest is padding, to the width of the largest group
+        drawn = draw(name, target, guess if target.is_code else guess[..., :width], known[..., :width], own, grid.plain)
+        if drawn:  # not of a group without any value, such as one whose bands form no index: its pictures stay empty
+            found = True
+            order = [batch.bands.index(band) for band in group]
+            image[:, order], true[:, order] = (_a_band_each(part, len(group)) for part in drawn[name])
+    return {name: (image, true)} if found else {}
+
+
+def _a_band_each(picture: Tensor, bands: int) -> Tensor:
+    """A picture of as many channels as there are bands; of another number, such as of indices, the mean for each."""
+    return picture if picture.shape[1] == bands else picture.mean(1, keepdim=True).expand(-1, bands, *picture.shape[2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -334,6 +335,74 @@ def test_band_groups_have_rows_of_their_own() -> None:
     rows = viz.panels(shown, limit=1, reads=reads)
     assert [row.colours for row in rows] == ["true colour", "group B02, B03, B04, B08", "group B11, B12"]
     assert [row.shown for row in rows] == [("B04", "B03", "B02"), ("B08", "B04", "B02"), ("B12",)]
+
+
+def test_a_row_hides_and_predicts_what_its_own_group_does() -> None:
+    bands = ("B02", "B03", "B04", "B08", "B11", "B12")
+    plain, reads = scene(bands, groups=(bands[:4], bands[4:]), sensor="sentinel2_l1c")
+    hidden = torch.zeros(2, 2, 4, 6, dtype=torch.bool)
+    hidden[:, 0, 1, 2] = hidden[:, 1, 3, 4] = hidden[:, 1, 0, 0] = True
+    guess = plain.original.clone()
+    guess[:, :4, 8:16, 16:24] = guess[:, 4:, 24:, 32:40] = guess[:, 4:, :8, :8] = 0.0
+    shown = replace(
+        plain,
+        seen=torch.zeros_like(plain.original),  # of all groups together; no row of one group may use it
+        mask=hidden.any(1),
+        reconstructions={"image": guess},
+        groups=reads.groups,
+        shown_by_group=~hidden,
+        hidden_by_group=hidden,
+    )
+    for row, group in zip(viz.panels(shown, limit=1, reads=reads), (0, 0, 1), strict=True):
+        drawn = columns(row)
+        covered = pixels_of(hidden[0, group], (8, 8), drawn["original"].shape[:2])
+        for name in ("seen", "mask", "image"):
+            changed = (drawn[name] != drawn["original"]).any(-1)
+            assert not changed[~covered].any(), (row.colours, name)
+            assert changed[covered].mean() > 0.9, (row.colours, name)
+
+
+def test_groups_of_a_volume_have_rows_of_their_own() -> None:
+    one, other = pictures(3, seed=0), pictures(3, seed=1)
+    hidden = torch.stack([one.mask, other.mask], 1)
+    both = replace(
+        one,
+        bands=("t1", "t2"),
+        mask=hidden.any(1),
+        groups=(("t1",), ("t2",)),
+        shown_by_group=~hidden,
+        hidden_by_group=hidden,
+        reconstructions={"image": torch.cat([p.reconstructions["image"] for p in (one, other)], 1)},
+        targets={},
+        **{name: torch.cat([getattr(one, name), getattr(other, name)], 1) for name in ("original", "valid", "seen")},
+    )
+    rows = viz.panels(both, limit=2, reads=entry(3, bands=("t1", "t2"), groups=(("t1",), ("t2",))))
+    assert [(row.shown, row.again) for row in rows] == [(("t1",), False), (("t2",), True), (("t1",), False)]
+    for row, alone in ((rows[0], one), (rows[1], other)):
+        [same] = viz.panels(alone, limit=1, reads=entry(3))
+        for name in ("original", "mask", "image"):
+            assert np.array_equal(columns(row)[name], columns(same)[name])
+
+
+def test_a_map_that_a_group_does_not_have_is_left_out_of_its_row() -> None:
+    bands = ("B02", "B03", "B04", "B08", "B11", "B12")
+    plain, reads = scene(bands, groups=(bands[:4], bands[4:]), sensor="sentinel2_l1c")
+    maps = plain.original.index_fill(1, torch.tensor([4, 5]), 0.0)
+    none = torch.zeros(2, 2, 4, 6, dtype=torch.bool)
+    shown = replace(
+        plain,
+        reconstructions={"indices": maps},
+        targets={"indices": maps},
+        groups=reads.groups,
+        shown_by_group=~none,
+        hidden_by_group=none,
+    )
+    rows = viz.panels(shown, limit=1, reads=reads)
+    assert [list(columns(row)) for row in rows] == [
+        ["original", "seen", "mask", "indices-target", "indices"],
+        ["original", "seen", "mask", "indices-target", "indices"],
+        ["original", "seen", "mask"],
+    ]
 
 
 def test_true_colour_keeps_its_hue_and_other_bands_do_not_change_it() -> None:
