@@ -1,4 +1,4 @@
-"""Finding the images of a collection: folders, class-per-folder trees, stores, lists and manifests, mixed.
+"""Finding the images of a collection: folders, class-per-folder trees, stores, lists, manifests and STAC, mixed.
 
 Nothing is decoded here. A folder that is one image as a whole (a Zarr store, a scene of one file per band, a DICOM
 series) is found as such, and not searched.
@@ -19,6 +19,7 @@ from datasets.manifest import FACTS, Manifest, is_manifest, was_manifest
 from datasets.readers import is_image_folder, suffixes
 from datasets.readers.base import Reader
 from datasets.safety import inside, local
+from datasets.stac import is_stac, items_of
 
 MANIFEST = "manifest.parquet"  # a folder that holds one that we wrote is that manifest
 
@@ -90,6 +91,8 @@ def gather(
         known = path / MANIFEST if path.is_dir() else path
         if known.suffix.lower() == ".parquet" and known.is_file() and _was_manifest(known, strict=not path.is_dir()):
             manifests.append(Manifest.read(known))
+        elif is_stac(path):
+            entries += _stac(path, readers, allow_outside)
         elif path.is_dir():
             entries += _folder(path, readers)
         elif path.suffix.lower() in _LISTS:
@@ -185,6 +188,17 @@ def _folder(folder: Path, readers: tuple[Reader, ...], *, may_be_empty: bool = F
             "path, or give a list (.csv or .parquet) with a `file` column."
         )
     return [Entry(root, path.relative_to(root).as_posix()) for path in sorted(found)]
+
+
+def _stac(path: Path, readers: tuple[Reader, ...], allow_outside: bool) -> list[Entry]:
+    """List the items of a STAC file or catalog; each brings the options that join its files."""
+    if readers:
+        raise ConfigError(
+            f"{path}: STAC items say themselves how their files are read, so reader options cannot be given with them; "
+            "leave the options out, or name the files instead of the items."
+        )
+    items = items_of(path, allow_outside=allow_outside)
+    return [Entry(item.root, item.file, item.said, item.source, allow_outside, item.options) for item in items]
 
 
 def _list(path: Path) -> list[Entry]:

@@ -34,7 +34,7 @@ from datasets.writers.zarr_array import ZarrArray, made_by
 
 _LIBRARIES = {
     "nifti": ("nibabel",), "geotiff": ("rasterio",), "band_files": ("rasterio",), "raster_image": ("pillow",),
-    "dicom": ("pydicom",), "slide": ("openslide-python",), "hdf": ("h5py", "pyhdf"),
+    "asset_files": ("rasterio",), "dicom": ("pydicom",), "slide": ("openslide-python",), "hdf": ("h5py", "pyhdf"),
 }  # fmt: skip
 _KEPT = ("mean", "std", "low", "high", "valid_share", "content", "voxel_digest")  # facts of the values themselves
 _GATE = Gate(1 << 30)  # bytes that all conversions of this process hold together
