@@ -1,37 +1,50 @@
-"""Which rows of a manifest each input reads; column by column, since a collection may have millions of rows."""
+"""Which rows of a manifest each input reads; column by column, since a collection may have millions of rows.
+
+And how an image's bands are called there: a file may know a band by another of its sensor's names (`called_as`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from core.contract import Input
+from core.bands import BandNames
+from core.contract import Contract, Input
 from core.errors import BandError, DataError
+from datasets.image import LazyImage
 from datasets.manifest import Manifest
 
 
+def called_as(image: LazyImage, entry: Input) -> LazyImage:
+    """Call an image's bands as an input does, where its sensor knows them by other names too, such as HLS `B02` for `blue`.
+
+    Raises:
+        BandError: several bands of the image are one band of the sensor; the message names the file.
+    """
+    bands = _named(image.bands, entry, image.path)
+    return image if bands == image.bands else replace(image, bands=bands)
+
+
 def assign(manifest: Manifest, inputs: Sequence[Input]) -> list[np.ndarray]:
-    """Give the rows that each input reads, ascending: every row goes to the first input of its rank whose bands it has.
+    """Give the rows that each input reads, ascending: every row goes to the input that `Contract.input_for` finds.
 
     Raises:
         BandError: an input has the row's rank, but none has its bands.
+        ConfigError: two inputs of one name.
         DataError: no input has its rank, it is smaller than a patch, or its spacing is in another unit.
     """
-    assigned: list[list[np.ndarray]] = [[] for _ in inputs]
+    contract = Contract(inputs=tuple(inputs))
+    assigned: dict[str, list[np.ndarray]] = {entry.name: [] for entry in inputs}
     for rows in _kinds(manifest):
         first = int(rows[0])
         ndim, bands, unit = (manifest.table[name][first].as_py() for name in ("ndim", "bands", "unit"))
-        ranked = [number for number, entry in enumerate(inputs) if entry.ndim == ndim]
-        fits = [number for number in ranked if set(inputs[number].bands) <= set(bands)]
-        if not fits:
-            _refuse(manifest.path(first), ndim, bands, [inputs[number] for number in ranked])
-        entry = inputs[fits[0]]
+        entry = _reader(contract, manifest.path(first), ndim, tuple(bands))
         _check(manifest, rows, entry, unit)
-        assigned[fits[0]].append(rows)
-    return [np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64) for parts in assigned]
+        assigned[entry.name].append(rows)
+    return [np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64) for parts in assigned.values()]
 
 
 def facts(manifest: Manifest, name: str, rows: np.ndarray) -> np.ndarray:
@@ -76,8 +89,23 @@ def _check(manifest: Manifest, rows: np.ndarray, entry: Input, unit: str) -> Non
         raise DataError(f"{path}: expected spacing in {entry.unit} for input '{entry.name}', the file has {unit}.")
 
 
-def _refuse(path: Path, ndim: int, bands: Sequence[Any], ranked: Sequence[Input]) -> None:
-    if ranked:
+def _reader(contract: Contract, path: Path, ndim: int, bands: BandNames) -> Input:
+    ranked = [entry for entry in contract.inputs if entry.ndim == ndim]
+    if not ranked:
+        raise DataError(f"{path}: the image is {ndim}D and nothing in this run reads {ndim}D images; leave it out.")
+    try:
+        return contract.input_for(ndim, bands)
+    except BandError:
+        for entry in ranked:
+            _named(bands, entry, path)  # where names are ambiguous, it says which
         wanted = " or ".join(str(entry.bands) for entry in ranked)
-        raise BandError(f"{path}: expected bands {wanted}, the image has {tuple(bands)}; convert it or leave it out.")
-    raise DataError(f"{path}: the image is {ndim}D and nothing in this run reads {ndim}D images; leave it out.")
+        raise BandError(
+            f"{path}: expected bands {wanted}, the image has {bands}; convert it or leave it out."
+        ) from None
+
+
+def _named(bands: BandNames, entry: Input, path: Path) -> BandNames:
+    try:
+        return entry.named(bands)
+    except BandError as error:
+        raise BandError(f"{path}: {error} Name its bands by the reader's option, or leave it out.") from None

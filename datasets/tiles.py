@@ -17,6 +17,7 @@ from core.errors import DataError
 from core.geometry import Unit
 from core.preprocess import Window, centred, content_box, cut, fit, measure, measured, offset_scale, placed, resample
 from core.rng import key, numpy_rng
+from datasets.assign import called_as
 from datasets.batch import failure_of
 from datasets.cache import Cache, Decoded
 from datasets.image import LazyImage
@@ -215,6 +216,7 @@ class TileDataset:
         """Read the stream's bands of a window, or of everything, and say what is data and what the numbers mean."""
         spec = self.streams[item.stream]
         bands = spec.input.bands
+        lazy = called_as(lazy, spec.input)
         try:
             image, valid = lazy.read_valid(window, bands)
         except Exception as error:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import pickle
 import shutil
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from core.contract import Input, Normalisation
 from core.errors import BandError, ConfigError, DataError
 from core.preprocess import foreground, prepare
 from core.rng import key
+from datasets.assign import assign
 from datasets.index import build_manifest
+from datasets.loader import whole_batches
 from datasets.manifest import Manifest
 from datasets.opening import Images
 from datasets.readers import open_image
@@ -311,3 +315,71 @@ def test_a_manifest_that_names_no_reader_of_ours_names_the_file(
     one = manifest.take([0]).with_column(column, value)
     with pytest.raises(DataError, match=rf"{one.path(0).name}: .*(nifti|affine)"):
         Images(one).open(0)
+
+
+HLS = Input(
+    name="scene",
+    bands=("blue", "green", "nir_narrow"),
+    patch=(4, 4),
+    size=(8, 8),
+    spacing=(30.0, 30.0),
+    unit="px",
+    sensor="hls",
+    normalisation=Normalisation(method="fixed", mean=(0.1, 0.2, 0.3), std=(0.1, 0.1, 0.1), full_scale=False),
+)
+
+
+def _scene(path: Path, names: tuple[str, ...], level: dict[str, float]) -> Path:
+    """A band's pixels and its scale tell which it is: what is read of any order of names must be the same."""
+    import rasterio
+
+    facts = {"driver": "GTiff", "count": len(names), "height": 8, "width": 8, "dtype": "uint16", "crs": "EPSG:32615"}
+    rise = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    with rasterio.open(path, "w", **facts, transform=rasterio.Affine(30, 0, 5e5, 0, -30, 4e6)) as file:
+        file.write(np.stack([rise + int(1000 * level[name]) for name in names]))
+        file.descriptions = names
+        file.scales = [level[name] * 1e-4 for name in names]
+    return path
+
+
+def test_bands_under_other_names_of_their_sensor_are_the_same_samples(tmp_path: Path) -> None:
+    """The names and their order in a file change nothing, for crops and for whole images, for both value spaces."""
+    own = {"blue": 1.0, "green": 2.0, "nir_narrow": 3.0}
+    other = {"B03": 2.0, "B02": 1.0, "B05": 9.0, "B8A": 3.0}  # B05 is no band of the sensor and is left alone
+    called = [_scene(tmp_path / "own.tif", tuple(own), own)]
+    for number, names in enumerate(permutations(other)):
+        called.append(_scene(tmp_path / f"other{number:02d}.tif", names, other))
+    manifest = build_manifest(called)
+    for entry in (HLS, replace(HLS, normalisation=Normalisation(method="per_image"))):
+        rows = assign(manifest, [entry])[0]
+        assert rows.tolist() == list(range(25))
+        dataset = TileDataset(manifest, [StreamSpec(input=entry, batch_size=1, crop="native")], seed=1)
+        for mode in ("crop", "whole"):
+            samples = [dataset[Item(stream=0, row=int(row), index=0, mode=mode)] for row in rows]
+            assert all(equal(replace(samples[0], key=s.key), s) and s.bands == HLS.bands for s in samples)
+            assert samples[0].image[:, 0, 0].tolist() == [1000, 2000, 3000]
+    batches = list(whole_batches(manifest, HLS, 5))
+    assert all(torch.equal(batch.image, batches[0].image[:1].expand_as(batch.image)) for batch in batches)
+
+
+def test_bands_by_their_own_names_go_before_bands_by_other_names(tmp_path: Path) -> None:
+    plain = replace(HLS, name="plain", sensor="", bands=("B02", "B03", "B8A"))
+    manifest = build_manifest([_scene(tmp_path / "a.tif", plain.bands, {"B02": 1.0, "B03": 2.0, "B8A": 3.0})])
+    assert [len(rows) for rows in assign(manifest, [HLS, plain])] == [0, 1]
+    assert [len(rows) for rows in assign(manifest, [HLS])] == [1]
+
+
+def test_two_names_of_one_band_are_refused_and_the_file_is_named(tmp_path: Path) -> None:
+    level = {"B02": 1.0, "BLUE": 1.5, "B03": 2.0, "B8A": 3.0}
+    manifest = build_manifest([_scene(tmp_path / "twice.tif", tuple(level), level)])
+    ask = [StreamSpec(input=HLS, batch_size=1)]
+    for refused in (
+        lambda: assign(manifest, [HLS]),
+        lambda: TileDataset(manifest, ask, seed=0)[Item(stream=0, row=0, index=0)],
+    ):
+        with pytest.raises(
+            BandError, match=r"twice\.tif: input 'scene': expected one band for \['blue'\], but several of"
+        ):
+            refused()
+    with pytest.raises(BandError, match=r"twice\.tif: expected bands \('red',\), the image has"):
+        assign(manifest, [replace(HLS, bands=("red",), normalisation=Normalisation(method="per_image"))])
