@@ -41,8 +41,8 @@ def check_names(manifest: Manifest) -> None:
             reader = manifest.column("reader")[row]
             raise BandError(
                 f"{manifest.path(row)}: expected bands with names, the file names {len(bands) - len(unnamed)} of its "
-                f"{len(bands)}; name all of them in the file's order with the reader's option, such as "
-                f"--options {_option(reader, ('blue', 'green', 'red', 'nir')[: len(bands)])}."
+                f"{len(bands)}; name all {len(bands)} in the file's order with the reader's option, such as "
+                f"--options {_option(reader, _for_example(len(bands)))}{_of_store(reader)}."
             )
 
 
@@ -211,7 +211,11 @@ def _cure(entry: Input, bands: BandNames, reader: str) -> str:
         called |= {alias: band.name for alias in band.aliases}
     renamed = tuple(called[band] or band for band in bands)
     if set(entry.bands) <= set(renamed):
+        if reader == "asset_files":  # a STAC item names its bands itself
+            return f"they are there under other names: call them {', '.join(renamed)} in the STAC items."
         return f"they are there under other names: say so with --options {_option(reader, renamed)}."
+    if is_open(entry):
+        return "choose from those that are there with --bands."
     return "name the bands of the files, or pretrain on the bands that are there with the preset tiny."
 
 
@@ -220,6 +224,18 @@ def _option(reader: str, bands: BandNames) -> str:
     if reader == "band_files":
         return "band_files.names=common"
     return f"{reader}.bands=[{','.join(bands)}]"
+
+
+def _for_example(count: int) -> BandNames:
+    """As many names as a file has bands."""
+    return (*("blue", "green", "red", "nir")[:count], *(f"b{number}" for number in range(5, count + 1)))
+
+
+def _of_store(reader: str) -> str:
+    """Say more of a prepared store: a collection of them was described when it was made."""
+    if reader != "zarr_array":
+        return ""
+    return "; prepared stores, when they are made: python -m datasets.convert SRC DST --overwrite --option geotiff.bands=[...]"
 
 
 def _draw(folder: Path) -> Path:

@@ -17,10 +17,24 @@ from core.errors import ConfigError, DataError
 from core.geometry import Spacing
 from core.inference import Scene, Windows, Write, memory_bytes, network_bytes, predict_windows
 from datasets import LazyImage
-from domains.satellite.scenes import Reading
+from domains.satellite.scenes import Found, Reading
 
 _BUDGET = 256 << 20  # of blocks that a writer holds until they are whole
 _CACHES = 2 * 64 << 20  # of GDAL, for what is read and what is written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One scene, the input that reads it, and how it is covered."""
+
+    found: Found
+    entry: Input
+    windows: Windows
+
+    @property
+    def image(self) -> LazyImage:
+        """The scene."""
+        return self.found.image
 
 
 def covered(reading: Reading, image: LazyImage, entry: Input, cell: int | tuple[int, ...]) -> Windows:

@@ -21,17 +21,15 @@ from typing import Literal
 import torch
 
 from core.cli import Options, Verb, main
-from core.contract import Input
 from core.encoders.base import Pool
 from core.encoders.load import Encoder, load_encoder
 from core.errors import ConfigError
-from core.inference import Windows
-from datasets import LazyImage
-from domains.satellite.covering import Network, covered, memory_text
+from datasets.assign import called_as
+from domains.satellite.covering import Job, Network, covered, memory_text
 from domains.satellite.feature_maps import write_colours, write_grid
 from domains.satellite.outputs import refuse_existing, targets
-from domains.satellite.scenes import ALIASES, Found, Reading, input_for, look, open_scenes
-from domains.satellite.tile_vectors import Tiles, write_tiles
+from domains.satellite.scenes import ALIASES, Reading, input_for, look, open_scenes
+from domains.satellite.tile_vectors import write_tiles
 from domains.verbs.collection import say
 
 Product = Literal["tiles", "grid", "colours"]
@@ -63,20 +61,6 @@ class Embed:
             raise ConfigError("option 'measured': expected all, for features do not say which bands they are of.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One scene, the input that reads it, and how it is covered."""
-
-    found: Found
-    entry: Input
-    windows: Windows
-
-    @property
-    def image(self) -> LazyImage:
-        """The scene."""
-        return self.found.image
-
-
 def jobs(config: Embed, encoder: Encoder) -> list[Job]:
     """Open every scene and look whether the encoder can read it.
 
@@ -93,7 +77,7 @@ def jobs(config: Embed, encoder: Encoder) -> list[Job]:
             cell = tuple(w // t for w, t in zip(cell, tokens, strict=True))
         windows = covered(config.reading, found.image, entry, cell)
         look(found.image, entry)
-        made.append(Job(found=found, entry=entry, windows=windows))
+        made.append(Job(found=replace(found, image=called_as(found.image, entry)), entry=entry, windows=windows))
     return made
 
 
@@ -105,14 +89,13 @@ def run(config: Embed, options: Options) -> Path:
     network = _network(encoder, config)
     if config.product == "tiles":
         say("\n".join(_text(config, job, network) for job in work))
-        tiles = [Tiles(found=job.found, entry=job.entry, windows=job.windows) for job in work]
-        return write_tiles(config.reading, config.encoder, encoder, tiles, options.out, overwrite=options.overwrite)
+        return write_tiles(config.reading, config.encoder, encoder, work, options.out, overwrite=options.overwrite)
     write = write_grid if config.product == "grid" else write_colours
     paths = targets([job.image for job in work], options.out, ".tif")
     refuse_existing(paths, options)
     for job, path in zip(work, paths, strict=True):
         say(_text(config, job, network))
-        write(config.reading, encoder, job.image, job.entry, job.windows, path, overwrite=options.overwrite)
+        write(config.reading, encoder, job, path, overwrite=options.overwrite)
     return paths[0] if len(paths) == 1 else options.out
 
 

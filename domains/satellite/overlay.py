@@ -16,7 +16,7 @@ from domains.satellite.products import Legend
 
 _LONGEST = 1024  # pixels along an edge of what is drawn, from the middle of the scene
 _STRENGTH = 0.45  # of the colours of classes over the scene
-_LINE, _SWATCH = 18, 12  # of the legend, in pixels
+_LINE, _SWATCH, _SHARE = 18, 12, 42  # of the legend, in pixels
 
 
 def overlay_of(path: Path) -> Path:
@@ -62,5 +62,6 @@ def _legend(legend: Legend, codes: NDArray[np.integer], width: int) -> NDArray[n
     for line, (count, number) in enumerate(present):
         top = _LINE * line + _LINE // 2
         draw.rectangle((4, top, 4 + _SWATCH, top + _SWATCH), fill=legend.colours[number])
-        draw.text((10 + _SWATCH, top), f"{legend.names[number]}  {count / codes.size:.1%}", fill=(40, 40, 40))
+        draw.text((10 + _SWATCH + _SHARE, top), f"{count / codes.size:.1%}", fill=(40, 40, 40), anchor="ra")
+        draw.text((20 + _SWATCH + _SHARE, top), legend.names[number], fill=(40, 40, 40))
     return np.asarray(sheet)

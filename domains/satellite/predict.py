@@ -25,6 +25,7 @@ from core.heads.load import Model, load_model
 from core.inference import Scene, Windows, predict_windows
 from core.preprocess import Window
 from datasets import LazyImage
+from datasets.assign import called_as
 from datasets.writers import writing
 from domains.satellite.cluster import Part, on_cluster, parts_of
 from domains.satellite.covering import Network, arithmetic, covered, go_over, memory_text, silent
@@ -74,14 +75,13 @@ def jobs(config: Predict, model: Model, out: Path) -> list[Job]:
     if model.task == "cloud_mask" or model.ndim != 2:
         raise ConfigError(f"{config.model}: a model of '{model.task}' gives no map of a scene.")
     reading = config.reading
-    if (
-        reading.window is None and "window" in model.about
-    ):  # what the head was trained on may not be what the encoder was
+    if reading.window is None and "window" in model.about:  # of the head, which may not be the encoder's
         reading = replace(reading, window=tuple(model.about["window"]))
     images = [found.image for found in open_scenes(reading)]
     found = []
     for image, path in zip(images, targets(images, out, ".tif"), strict=True):
         entry = input_for(model.contract, image)
+        image = called_as(image, entry)
         cell = 1 if model.task == "segment" else covered(replace(reading, overlap=None), image, entry, 1).window
         windows = covered(reading, image, entry, cell)
         product = product_of(model, config.output, image, windows, path)

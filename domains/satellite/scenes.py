@@ -20,6 +20,7 @@ from core.geometry import Spacing
 from core.inference import Scene
 from core.preprocess import Window, check_range, full_scale, offset_scale
 from datasets import LazyImage, open_image
+from datasets.assign import called_as
 from datasets.collect import entries_of, gather
 from datasets.image import Source
 from datasets.readers import configured
@@ -29,6 +30,7 @@ from datasets.tiling import cover
 _LOOKS = 25  # windows that are read to see whether a scene is in the encoder's units
 _TILE = 1024  # pixels along an edge of a window of the statistics
 _WHOLE_BYTES = 2 << 30  # of a scene that cannot be read by window
+_FAR = 100  # times: no light and no season changes all bands of a scene by so much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ def scene_of(image: LazyImage, entry: Input) -> Scene:
     Raises:
         DataError: it is damaged, or of a format that is read whole only and too large for that.
     """
-    image = held(image)
+    image = held(called_as(image, entry))
     scaling = _scaling(image, entry)
     mean = std = None
     if entry.normalisation.method == "per_image":
@@ -194,6 +196,7 @@ class _Held(Source):
 
 def measured_statistics(image: LazyImage, entry: Input, windows: Iterator[Window]) -> tuple[Statistics, ...]:
     """Count the raw values of an encoder's bands over windows, nodata left out."""
+    image = called_as(image, entry)
     bands = tuple(Statistics.empty(image.dtype) for _ in entry.bands)
     for window in windows:
         bands = merge_bands(bands, of_bands(*image.read_valid(window, entry.bands)))
@@ -204,10 +207,10 @@ def look(image: LazyImage, entry: Input) -> None:
     """Compare a few windows all over a scene with the range that the encoder's bands can have.
 
     Raises:
-        BandError: the values are in other units.
+        BandError: the values are in other units; without a sensor, of another order than what the encoder learnt from.
         DataError: it is damaged.
     """
-    image = held(image)
+    image = held(called_as(image, entry))
     tiles = list(cover(image.size, (min(256, image.size[0]), min(256, image.size[1]))))
     step = max(1, len(tiles) // _LOOKS)
     found = measured_statistics(image, entry, iter(tiles[step // 2 :: step]))
@@ -216,6 +219,25 @@ def look(image: LazyImage, entry: Input) -> None:
     percentiles = np.array([[band.percentile(q) for band in found] for q in (1, 50, 99)])
     physical = np.sort(percentiles * factors[:, 0] + factors[:, 1], axis=0)
     check_range(entry, physical[0], physical[1], physical[2], source=str(image.path))
+    _check_magnitude(entry, physical[0], physical[2], image)
+
+
+def _check_magnitude(entry: Input, low: np.ndarray, high: np.ndarray, image: LazyImage) -> None:
+    """Where no sensor tells the unit, refuse values of another order than those that were learnt from, in every band."""
+    space, known = entry.normalisation, np.isfinite(low) & np.isfinite(high)
+    if entry.sensor or space.method != "fixed" or not known.any():
+        return
+    mean, std = np.abs(space.mean), np.array(space.std)
+    small = np.maximum(np.abs(low), np.abs(high)) * _FAR < mean
+    large = low > (mean + std) * _FAR
+    for far, word in ((small, "smaller"), (large, "larger")):
+        if far[known].all():
+            raise BandError(
+                f"{image.path}: expected values like those that the encoder learnt from, on average "
+                f"{', '.join(f'{m:.4g}' for m in space.mean[:3])}{', ...' if len(mean) > 3 else ''} in its bands, got "
+                f"{low[known].min():.4g} to {high[known].max():.4g}, more than {_FAR} times {word} in every band: bring the "
+                "scene to the unit of the training scenes, such as by the file's own scale and offset."
+            )
 
 
 def _scaling(image: LazyImage, entry: Input) -> list[tuple[float, float]] | None:

@@ -167,7 +167,8 @@ def labelled_cells(
         cells += cells_of(row, scene, rasters[row], found, blocks, size)
     if not cells:
         raise DataError(
-            f"expected labels on the {len(scenes)} scenes, the rasters do not overlap them: compare their CRS and place."
+            "expected labelled pixels on a scene, but no label raster has any where a scene lies (scenes looked at: "
+            f"{len(scenes)}): compare their CRS and place."
         )
     return cells
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,27 @@ from torch import Tensor
 
 import core
 from core.batch import Batch
-from core.contract import Input
 from core.encoders.load import Encoder
 from core.errors import DataError
 from core.inference import Windows
 from core.preprocess import Window
 from datasets import LazyImage
 from datasets.geoparquet import LONLAT, corners, moved, writing_places
-from domains.satellite.covering import go_over
+from domains.satellite.covering import Job, go_over
 from domains.satellite.scenes import Found, Reading, scene_of
-from domains.satellite.times import time_of
 
 _WHERE = ("row", "column", "height", "width")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Tiles:
-    """One scene, the input that reads it, and its tiles: windows that give one value each."""
-
-    found: Found
-    entry: Input
-    windows: Windows
-
-    @property
-    def image(self) -> LazyImage:
-        """The scene."""
-        return self.found.image
+# When a scene was taken, as names of published products say; nothing is guessed from anything else.
+_CALENDAR = re.compile(r"(?:^|[_.-])(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})(?=\D|$)")  # Sentinel-1 and -2
+_YEAR_DAY = re.compile(r"\.(\d{4})(\d{3})T(\d{2})(\d{2})(\d{2})(?=\D|$)")  # HLS
+_GRANULE = re.compile(r"\.A(\d{4})(\d{3})(?:\.(\d{2})(\d{2}))?\.")  # MODIS and VIIRS, with the minute of a swath
+_COLLECTION = re.compile(r"^L[COTEM]0\d_\w{4}_\d{6}_(\d{4})(\d{2})(\d{2})_")  # Landsat since its Collection 1
+_SCENE_ID = re.compile(r"^L[COTEM]\d\d{6}(\d{4})(\d{3})[A-Z]{3}\d{2}")  # Landsat before: path, row, year, day
 
 
 def write_tiles(
-    reading: Reading, name: str, encoder: Encoder, scenes: Sequence[Tiles], path: Path, *, overwrite: bool
+    reading: Reading, name: str, encoder: Encoder, jobs: Sequence[Job], path: Path, *, overwrite: bool
 ) -> Path:
     """Write a row per tile of every scene: in the scenes' CRS where they share one, else in longitude and latitude.
 
@@ -53,8 +44,8 @@ def write_tiles(
         DataError: a scene is damaged, or nothing in it is measured.
         GeometryError: scenes of several CRS, one of which crosses the antimeridian.
     """
-    times = [taken(tiles.found) for tiles in scenes]
-    places = {tiles.image.georeference.crs for tiles in scenes if tiles.image.georeference is not None}
+    times = [taken(job.found) for job in jobs]
+    places = {job.image.georeference.crs for job in jobs if job.image.georeference is not None}
     crs = None if not places else places.pop() if len(places) == 1 else LONLAT
     width = encoder.num_features
     columns = {
@@ -64,29 +55,29 @@ def write_tiles(
         "vector": pa.list_(pa.float32(), width),
     }
     about: dict[str, Any] = {"encoder": name, "pool": encoder.pool, "halfseen": core.__version__}
-    about |= {"window": list(scenes[0].windows.window), "bands": list(scenes[0].entry.bands)}
+    about |= {"window": list(jobs[0].windows.window), "bands": list(jobs[0].entry.bands)}
 
     def vectors(batch: Batch) -> Tensor:
         found: Tensor = encoder(batch)[:, :, None, None]
         return found
 
     with writing_places(path, columns, crs=crs, about=about, overwrite=overwrite) as add:
-        for tiles, time in zip(scenes, times, strict=True):
+        for job, time in zip(jobs, times, strict=True):
 
             def write(
                 part: Window,
                 values: np.ndarray,
                 valid: np.ndarray,
-                tiles: Tiles = tiles,
+                job: Job = job,
                 time: datetime | None = time,
             ) -> None:
-                boxes = [_box(tiles.windows, part, cell) for cell in np.argwhere(valid)]
+                boxes = [_box(job.windows, part, cell) for cell in np.argwhere(valid)]
                 if boxes:
-                    outlines = [_outline(tiles.image, box, crs) for box in boxes]
-                    add(outlines, _columns(tiles.image, time, boxes, values[:, valid].T))
+                    outlines = [_outline(job.image, box, crs) for box in boxes]
+                    add(outlines, _columns(job.image, time, boxes, values[:, valid].T))
 
-            scene = scene_of(tiles.image, tiles.entry)
-            go_over(reading, tiles.image, scene, tiles.windows, vectors, write, values=width)
+            scene = scene_of(job.image, job.entry)
+            go_over(reading, job.image, scene, job.windows, vectors, write, values=width)
     return path
 
 
@@ -104,6 +95,35 @@ def taken(found: Found) -> datetime | None:
     except ValueError:
         raise DataError(f"{found.image.path}: expected a time such as 2020-08-23T10:15:00Z, got '{said}'.") from None
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+
+
+def time_of(name: str) -> datetime | None:
+    """Read the time of acquisition in UTC from a product's name; None where the name is of no known product.
+
+    Products that name a day only give its first moment.
+    """
+    for pattern, of_year in (
+        (_CALENDAR, False),
+        (_YEAR_DAY, True),
+        (_GRANULE, True),
+        (_COLLECTION, False),
+        (_SCENE_ID, True),
+    ):
+        found = pattern.search(name)
+        if found is None:
+            continue
+        numbers = [int(text) for text in found.groups() if text is not None]
+        try:
+            return _of_day(*numbers) if of_year else datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type,misc]
+        except ValueError:  # a thirteenth month: not such a name after all
+            return None
+    return None
+
+
+def _of_day(year: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
+    if not 1 <= day <= 366:
+        raise ValueError(day)
+    return datetime(year, 1, 1, hour, minute, second, tzinfo=UTC) + timedelta(days=day - 1)
 
 
 def _box(windows: Windows, part: Window, cell: np.ndarray) -> tuple[slice, slice]:

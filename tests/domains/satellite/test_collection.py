@@ -38,6 +38,9 @@ def test_unnamed_bands_are_refused_with_the_option_that_names_them(tmp_path: Pat
         BandError, match=r"a\.tif: expected bands with names.* 0 of its 4.* --options geotiff\.bands=\[blue,green"
     ):
         look(path)
+    more = geotiff(tmp_path / "more.tif", noise(6, 96, 96).astype(np.uint16))
+    with pytest.raises(BandError, match=r"name all 6 .*geotiff\.bands=\[blue,green,red,nir,b5,b6\]\.$"):
+        look(more)
     named = look(path, options=("geotiff.bands=[blue,green,red,nir]",))
     assert named.column("bands") == [list(FOUR)]
 

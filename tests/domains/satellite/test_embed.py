@@ -19,9 +19,9 @@ from core.encoders.load import Encoder
 from core.errors import ConfigError, DataError, RunFolderError
 from datasets import open_image
 from domains.satellite.embed import Embed, default_out, plan, run
+from domains.satellite.feature_maps import TokenColours
 from domains.satellite.scenes import Reading
-from domains.satellite.times import time_of
-from domains.satellite.token_colours import TokenColours
+from domains.satellite.tile_vectors import time_of
 from tests.domains.satellite.models import TRANSFORM, reads, save_encoder, write_scene
 
 BANDS = ("red", "green", "blue")

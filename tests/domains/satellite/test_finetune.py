@@ -179,7 +179,7 @@ def test_labels_that_cannot_be_used_are_told_before_training(tmp_path: Path) -> 
     write(tmp_path / "far.tif", (label + 1).astype(np.uint8), far)
     maps = LabelMaps(rasters=(str(tmp_path / "far.tif"),))
     given = config("segment", trained, tmp_path / "scene.tif", maps=maps)
-    with pytest.raises(DataError, match="labels on the 1 scenes, the rasters do not overlap them"):
+    with pytest.raises(DataError, match=r"no label raster has any where a scene lies \(scenes looked at: 1\)"):
         run(given, Options(out=tmp_path / "run"))
     with pytest.raises(MissingDataError, match=r"expected a label raster, but .*gone\.tif does not exist"):
         run(replace(given, maps=LabelMaps(rasters=(str(tmp_path / "gone.tif"),))), Options(out=tmp_path / "run"))
