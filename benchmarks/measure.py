@@ -101,7 +101,7 @@ def train_flops(module: nn.Module, images: torch.Tensor) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(images).backward()
     module.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / len(images)
+    return float(counter.get_total_flops()) / len(images)
 
 
 def machine(device: torch.device) -> str:

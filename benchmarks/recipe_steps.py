@@ -33,7 +33,7 @@ from core.predictors.base import PredictorSpec
 from core.predictors.cross_attention import CrossAttentionSpec
 from core.predictors.linear import LinearSpec
 from core.predictors.transformer import TransformerSpec
-from core.recipes.base import Recipe
+from core.recipes.base import Recipe, StepOutput
 from core.rng import key
 from core.testing.samples import filled
 
@@ -112,7 +112,8 @@ class Step(nn.Module):
         self.optimizer = torch.optim.AdamW((p for p in recipe.parameters() if p.requires_grad), lr=1e-5)
 
     def loss(self) -> Tensor:
-        return self.recipe(self.batch, self.batch.rng).loss
+        output: StepOutput = self.recipe(self.batch, self.batch.rng)
+        return output.loss
 
     def __call__(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

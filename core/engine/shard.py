@@ -90,8 +90,6 @@ def whole_weights(recipe: Recipe, module: nn.Module, world: World) -> dict[str, 
 
     All ranks must ask at once.
     """
-    if is_sharded(recipe):
-        recipe.reshard()  # type: ignore[operator]  # what an evaluation left whole would not follow a later update
     found: dict[str, Tensor] = {}
     for name, value in module.state_dict().items():
         together = whole(value)

@@ -176,7 +176,7 @@ def load_model(run: str | Path, *, device: str | torch.device = "cpu") -> Model:
         about=stored["about"],
     )
     weights = folder / WEIGHTS
-    place(model.head, read_weights(weights, digest=stored["digests"].get(WEIGHTS)), source=str(weights))
+    place(model.head, read_weights(weights, digest=stored["digests"][WEIGHTS]), source=str(weights))
     return model.eval()
 
 
@@ -189,6 +189,8 @@ def _facts(description: Path) -> dict[str, Any]:
         raise CheckpointError(f"{description}: expected a head of format {FORMAT}; it was written by another version.")
     wanted = ("task", "spec", "ndim", "pool", "classes", "colours", "units", "digests", "about")
     missing = [name for name in wanted if name not in stored]
+    if not missing and WEIGHTS not in stored["digests"]:  # without it, damaged weights would be taken as they are
+        missing = [f"the digest of {WEIGHTS}"]
     if missing:
         raise CheckpointError(f"{description}: expected {', '.join(missing)}; bring the file back from a copy.")
     return stored

@@ -6,7 +6,8 @@ import argparse
 import importlib.util
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -81,16 +82,22 @@ def batch_of(stream: str, indices: list[int], seed: int = 0) -> Batch:
     )
 
 
-class Loader:
-    """Batches of one rank, streams in turn; `delay_s` makes a step long enough to be killed in."""
+class PowerError(Exception):
+    """The power fails."""
 
-    def __init__(self, place: World = ALONE, *, delay_s: float = 0.0, seed: int = 0) -> None:
-        self.place, self.delay_s, self.seed = place, delay_s, seed
+
+class Loader:
+    """Batches of one rank, streams in turn; `delay_s` makes a step long enough to be killed in, `die` fails one."""
+
+    def __init__(self, place: World = ALONE, *, delay_s: float = 0.0, seed: int = 0, die: int | None = None) -> None:
+        self.place, self.delay_s, self.seed, self.die = place, delay_s, seed, die
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         names = list(INPUTS)
         for step in range(start, stop):
             time.sleep(self.delay_s)
+            if step == self.die:
+                raise PowerError
             first = step // len(names) * GLOBAL_BATCH
             whole = list(range(first, first + GLOBAL_BATCH))
             yield batch_of(names[step % len(names)], whole[self.place.rank :: self.place.size], self.seed)
@@ -103,9 +110,11 @@ class Loader:
         ]
 
 
-def train(out: Path, config: Pretrain, *, place: World = ALONE, delay_s: float = 0.0, **flags: bool) -> Path:
+def train(
+    out: Path, config: Pretrain, *, place: World = ALONE, delay_s: float = 0.0, die: int | None = None, **flags: bool
+) -> Path:
     """Do what a domain's verb does."""
-    loader = Loader(place, delay_s=delay_s)
+    loader = Loader(place, delay_s=delay_s, die=die)
     with open_run(out, config, world=place, **flags) as run:
         recipe = build(config.recipe, config.seed)
         return fit(recipe, config, run, batches=loader.batches, world=place, held_out=loader.held_out)
@@ -136,12 +145,13 @@ def learner(name: str, dropout: float) -> RecipeSpec:
     return StubRecipeSpec(encoder=StubSpec(dropout=dropout))
 
 
-def main() -> None:
-    """Train in this process: what the tests start with `python` or `torchrun`, signal and kill."""
+def told(*words: str) -> argparse.Namespace:
+    """Parse the words of one run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--die", type=int, help="lose power after so many steps, and go on with the next run")
     parser.add_argument("--dropout", type=float, default=0.25)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--auto", action="store_true", help="resume if there is a run")
@@ -149,15 +159,38 @@ def main() -> None:
     parser.add_argument("--shard", choices=("none", "full"), default="none")
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--accumulate", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    return parser.parse_args(words)
+
+
+def _runs(words: Sequence[str]) -> Iterator[list[str]]:
+    """Split `out1 --steps=6 then out2 --resume` into the words of each run."""
+    run: list[str] = []
+    for word in (*words, "then"):
+        if word == "then":
+            yield run
+            run = []
+        else:
+            run.append(word)
+
+
+def train_as(given: argparse.Namespace, place: World = ALONE) -> None:
+    """Make one run."""
     resume = given.resume or (given.auto and (given.out / "config.yaml").exists())
+    config = pretrain(given.steps, recipe=learner(given.recipe, given.dropout))
+    how = replace(config.how, shard=given.shard, checkpoint_activations=given.recompute)
+    config = replace(config, how=how, optim=replace(config.optim, accumulate=given.accumulate))
+    with suppress(PowerError):
+        train(given.out, config, place=place, delay_s=given.delay, die=given.die, resume=resume)
+
+
+def main() -> None:
+    """Train one run after another in this process: what the tests start with `python` or `torchrun`, signal and kill."""
+    runs = [told(*words) for words in _runs(sys.argv[1:])]
+    torch.set_num_threads(1)
     try:
         with world("cpu") as place:
-            config = pretrain(given.steps, recipe=learner(given.recipe, given.dropout))
-            how = replace(config.how, shard=given.shard, checkpoint_activations=given.recompute)
-            config = replace(config, how=how, optim=replace(config.optim, accumulate=given.accumulate))
-            train(given.out, config, place=place, delay_s=given.delay, resume=resume)
+            for given in runs:
+                train_as(given, place)
     except HalfseenError as error:
         raise SystemExit(f"error: {error}") from None
     except Preempted:

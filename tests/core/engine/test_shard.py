@@ -120,6 +120,24 @@ def test_a_recipe_of_one_block_learns_too_and_is_known_after_an_evaluation(group
     assert all(torch.equal(value, whole[name]) for name, value in plain.kept().state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["mae", "latent_mim"])
+def test_what_an_evaluation_left_whole_is_collected_as_it_is_after_an_update(name: str, group: World) -> None:
+    """torch takes apart what it is asked to list; without that, an export would hold the weights of the evaluation."""
+    recipe = built(name)
+    shard.shard(recipe, group)
+    parts = dict(recipe.named_parameters())
+    batch = ragged_batch(ENTRY)
+    with torch.no_grad():
+        recipe(batch, batch.rng)
+        assert not all(hasattr(value, "full_tensor") for value in recipe.parameters()), "nothing was left whole"
+        for value in parts.values():
+            value.fill_(3.0)
+    collected = shard.whole_weights(recipe, recipe.kept(), group)
+    learnt = collected.keys() & {key for key, _ in recipe.kept().named_parameters()}
+    assert learnt
+    assert all(bool((collected[key] == 3.0).all()) for key in learnt)
+
+
 def test_a_teacher_that_starts_anew_is_refused_when_the_config_is_made() -> None:
     from tests.core.engine.test_restart import RECIPES
 

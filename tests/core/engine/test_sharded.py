@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +13,14 @@ from safetensors.torch import load_file
 
 from core.checkpoint import checkpoints, is_sharded
 from tests.core.engine.same import read, training
+from tests.core.engine.stub import told, train_as
 from tests.core.engine.test_processes import complete, finish, start, wait_for_steps
 
+# One worker runs them all, where workers take tests by group: they share the runs of two pairs of processes.
 pytestmark = pytest.mark.slow
 SIMMIM = ("--recipe=simmim", "--dropout=0")
 SHARED = (*SIMMIM, "--shard=full")
+LATENT = ("--recipe=latent_mim", "--dropout=0.2")  # a teacher that averages the student, and dropped paths
 
 
 def losses(run: Path) -> list[float]:
@@ -37,86 +42,119 @@ def assert_same_numbers(one: Path, two: Path, *, rel: float = 1e-6) -> None:
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 10 * rel
 
 
-def cut_short(out: Path, *options: str, ranks: int) -> Path:
-    """Start a run and kill it -9 once five steps are logged, of which four are saved."""
-    processes = start(out, "--steps=6", "--delay=0.3", *options, ranks=ranks)
-    wait_for_steps(out, 5)
+def one_after_another(runs: Mapping[Path, tuple[str, ...]]) -> list[str]:
+    """Give the words that have the same processes make several runs."""
+    return [word for out, options in runs.items() for word in ("then", str(out), *options)][1:]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This process, which holds all: a run to its end, and one that dies after five steps, of which four are saved."""
+    folder = tmp_path_factory.mktemp("alone")
+    train_as(told(str(folder / "whole"), *SIMMIM))
+    train_as(told(str(folder / "cut"), *SIMMIM, "--die=5"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes that share weights out, or do not; the last of their runs is killed -9 after five steps."""
+    folder = tmp_path_factory.mktemp("pair")
+    runs = {
+        folder / "shared": SHARED,
+        folder / "recomputed": (*SHARED, "--recompute"),
+        folder / "slices": (*SIMMIM, "--accumulate=2"),  # the mean of slices' losses is another loss
+        folder / "shared slices": (*SHARED, "--accumulate=2"),
+        folder / "cut": (*SHARED, "--die=5"),
+        folder / "latent": LATENT,
+        folder / "shared latent": (*LATENT, "--shard=full"),
+        folder / "killed": (*LATENT, "--shard=full", "--delay=0.3"),
+    }
+    processes = start(*one_after_another(runs), ranks=2)
+    wait_for_steps(folder / "killed", 5, patience_s=180)
     for process in processes:
         process.kill()
     finish(processes)
+    for cut in ("cut", "killed"):
+        assert [(file.name, is_sharded(file)) for file in checkpoints(folder / cut)] == [
+            ("step_000004", True),
+            ("step_000002", True),
+        ]
+    return folder
+
+
+def copied(run: Path, out: Path) -> Path:
+    shutil.copytree(run, out)
     return out
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process that holds all."""
-    return complete(tmp_path_factory.mktemp("whole") / "run", "--steps=6", *SIMMIM)
+def resumed(alone: Path, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What others began, taken to its end by two processes and by this one."""
+    folder = tmp_path_factory.mktemp("resumed")
+    damaged = copied(pair / "cut", folder / "damaged")
+    part = damaged / "step_000004/__1_0.distcp"
+    part.write_bytes(part.read_bytes()[:-1] + b"\x55")
+    two = {
+        copied(pair / "cut", folder / "full 2"): (*SHARED, "--resume"),
+        copied(pair / "cut", folder / "none 2"): (*SIMMIM, "--resume"),
+        copied(alone / "cut", folder / "was whole"): (*SHARED, "--resume"),
+        damaged: (*SHARED, "--resume"),
+        copied(pair / "killed", folder / "latent"): (*LATENT, "--shard=full", "--resume"),
+    }
+    complete(*one_after_another(two), ranks=2)
+    for name, options in (("full 1", SHARED), ("none 1", SIMMIM)):
+        train_as(told(str(copied(pair / "cut", folder / name)), *options, "--resume"))
+    return folder
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes that share, killed; its checkpoints are in parts."""
-    out = cut_short(tmp_path_factory.mktemp("killed") / "run", *SHARED, ranks=2)
-    assert checkpoints(out)
-    assert all(is_sharded(folder) for folder in checkpoints(out))
-    return out
+def resumption(run: Path) -> dict[str, Any]:
+    return next(e for e in read(run / "metrics.jsonl") if e["event"] == "resume")
 
 
-@pytest.mark.parametrize("more", [(), ("--recompute",), ("--accumulate=2",)])
-def test_shared_out_weights_train_as_whole_ones_do(more: tuple[str, ...], whole: Path, tmp_path: Path) -> None:
-    two = complete(tmp_path / "two", "--steps=6", *SHARED, *more, ranks=2)
-    if "--accumulate=2" in more:  # the mean of slices' losses is another loss
-        whole = complete(tmp_path / "one", "--steps=6", *SIMMIM, *more, ranks=2)
-    assert_same_numbers(whole, two, rel=1e-5 if more == ("--accumulate=2",) else 1e-6)  # parts sum slices later
-    last = two / "step_000006"
-    assert {"__0_0.distcp", "__1_0.distcp", ".metadata", "state.json"} <= {file.name for file in last.iterdir()}
+@pytest.mark.parametrize("run", ["shared", "recomputed"])
+def test_shared_out_weights_train_as_whole_ones_do(run: str, alone: Path, pair: Path) -> None:
+    assert_same_numbers(alone / "whole", pair / run)
+    names = {file.name for file in (pair / run / "step_000006").iterdir()}
+    assert {"__0_0.distcp", "__1_0.distcp", ".metadata", "state.json"} <= names
 
 
-@pytest.mark.parametrize("resumed", [("full", 1), ("full", 2), ("none", 1), ("none", 2)], ids=str)
-def test_parts_are_resumed_by_any_number_of_ranks(
-    resumed: tuple[str, int], killed: Path, whole: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(killed, out)
-    (shard, ranks) = resumed
-    complete(out, "--steps=6", *SIMMIM, f"--shard={shard}", "--resume", ranks=ranks)
-    assert_same_numbers(whole, out)
-    event = next(e for e in read(out / "metrics.jsonl") if e["event"] == "resume")
-    assert event["step"] == 4
-    assert is_sharded(out / "step_000006") == (resumed == ("full", 2))
+def test_shared_out_weights_sum_slices_as_whole_ones_do(pair: Path) -> None:
+    assert not is_sharded(pair / "slices/step_000006")
+    assert is_sharded(pair / "shared slices/step_000006")
+    assert_same_numbers(pair / "slices", pair / "shared slices", rel=1e-5)  # parts sum slices later
 
 
-def test_a_whole_checkpoint_is_resumed_in_parts(whole: Path, tmp_path: Path) -> None:
-    out = cut_short(tmp_path / "run", *SIMMIM, ranks=1)
-    complete(out, "--steps=6", *SHARED, "--resume", ranks=2)
-    assert_same_numbers(whole, out)
+@pytest.mark.parametrize(("shard", "ranks"), [("full", 1), ("full", 2), ("none", 1), ("none", 2)])
+def test_parts_are_resumed_by_any_number_of_ranks(shard: str, ranks: int, alone: Path, resumed: Path) -> None:
+    out = resumed / f"{shard} {ranks}"
+    assert_same_numbers(alone / "whole", out)
+    assert resumption(out)["step"] == 4
+    assert is_sharded(out / "step_000006") == (shard == "full" and ranks == 2)
+
+
+def test_a_whole_checkpoint_is_resumed_in_parts(alone: Path, resumed: Path) -> None:
+    out = resumed / "was whole"
+    assert_same_numbers(alone / "whole", out)
+    assert resumption(out)["step"] == 4
     assert [is_sharded(folder) for folder in checkpoints(out)] == [True, False]
 
 
-def test_killed_and_resumed_in_parts_it_equals_the_uninterrupted_run_bit_for_bit(tmp_path: Path) -> None:
-    """With a teacher that averages the student, and dropped paths."""
-    options = ("--recipe=latent_mim", "--dropout=0.2", "--shard=full")
-    uninterrupted = complete(tmp_path / "whole", "--steps=6", *options, ranks=2)
-    out = cut_short(tmp_path / "killed", *options, ranks=2)
-    complete(out, "--steps=6", *options, "--resume", ranks=2)
-    assert training(uninterrupted) == training(out)
-    first, second = exported(uninterrupted), exported(out)
+def test_killed_and_resumed_in_parts_it_equals_the_uninterrupted_run_bit_for_bit(pair: Path, resumed: Path) -> None:
+    one, two = pair / "shared latent", resumed / "latent"
+    assert resumption(two)["step"] == 4
+    assert training(one) == training(two)
+    first, second = exported(one), exported(two)
+    assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_average_of_parts_is_the_average_of_the_whole(tmp_path: Path) -> None:
-    options = ("--steps=6", "--recipe=latent_mim", "--dropout=0.2")  # both on two ranks, whose dropped paths differ
-    apart = complete(tmp_path / "apart", *options, "--shard=full", ranks=2)
-    assert_same_numbers(complete(tmp_path / "whole", *options, ranks=2), apart)
+def test_an_average_of_parts_is_the_average_of_the_whole(pair: Path) -> None:
+    assert_same_numbers(pair / "latent", pair / "shared latent")  # both of two ranks, whose dropped paths differ
 
 
-def test_a_damaged_part_is_passed_over(killed: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(killed, out)
-    part = checkpoints(out)[0] / "__1_0.distcp"
-    part.write_bytes(part.read_bytes()[:-1] + b"\x55")
-    complete(out, "--steps=6", *SHARED, "--resume", ranks=2)
-    event = next(e for e in read(out / "metrics.jsonl") if e["event"] == "resume")
+def test_a_damaged_part_is_passed_over(alone: Path, resumed: Path) -> None:
+    event = resumption(resumed / "damaged")
     assert event["step"] == 2
     assert event["notes"][0] == "step_000004 refused: the bytes of __1_0.distcp are not those that were written"
-    assert_same_numbers(whole, out)
+    assert_same_numbers(alone / "whole", resumed / "damaged")

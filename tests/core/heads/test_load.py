@@ -73,6 +73,9 @@ def test_what_is_not_there_or_damaged_is_told(tmp_path: Path) -> None:
     (tmp_path / "head.json").write_text(json.dumps(facts))
     with pytest.raises(CheckpointError, match="expected classes; bring the file back"):
         load_model(tmp_path)
+    (tmp_path / "head.json").write_text(json.dumps(json.loads(text) | {"digests": {}}))
+    with pytest.raises(CheckpointError, match=r"expected the digest of head\.safetensors"):
+        load_model(tmp_path)
 
 
 def test_weights_of_another_head_are_refused_by_name(tmp_path: Path) -> None:
