@@ -6,6 +6,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,19 +75,26 @@ class Outcome:
 
 
 @pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run `python -m domains.retina.<name> <words>`."""
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `python -m domains.<domain>.<name> <words>`."""
 
-    def type_it(name: str, *words: object) -> Outcome:
-        monkeypatch.delitem(sys.modules, f"domains.retina.{name}", raising=False)
+    def type_it(domain: str, name: str, *words: object) -> Outcome:
+        module = f"domains.{domain}.{name}"
+        monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.setattr(sys, "argv", [name, *(str(word) for word in words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            runpy.run_module(f"domains.retina.{name}", run_name="__main__", alter_sys=True)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         shown = capsys.readouterr()
         return Outcome(int(left.value.code or 0), shown.out, shown.err)
 
     return type_it
+
+
+@pytest.fixture
+def verb(typed: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Run `python -m domains.retina.<name> <words>`."""
+    return partial(typed, "retina")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
 from core.errors import DataError
-from core.evaluate.table import LabelClass, markdown_table, nan_to_none, none_to_nan
-
-Grid = tuple[list[str], list[list[str]]]
+from core.evaluate.table import Grid, LabelClass, markdown_table, nan_to_none, none_to_nan, print_grids, signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,22 +170,7 @@ class Curve:
 
     def print(self, file: TextIO | None = None) -> None:
         """Print for people: ruled tables on a terminal, plain lines elsewhere."""
-        out = sys.stdout if file is None else file
-        if not out.isatty():
-            out.write(f"{self}\n")
-            return
-        from rich.console import Console  # here: only a terminal needs them
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        console = Console(file=out)
-        for head, body in self._grids():
-            drawn = RichTable(*head)
-            for cells in body:
-                drawn.add_row(*(Text(cell) for cell in cells))
-            console.print(drawn)
-        for line in self.protocol:
-            console.print(line, style="dim", markup=False, highlight=False)
+        print_grids(file, str(self), self._grids(), self.protocol)
 
     def _grids(self) -> list[Grid]:
         grids: list[Grid] = []
@@ -215,4 +197,4 @@ def _score(point: Point) -> str:
 
 
 def _signed(difference: PointDifference) -> str:
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    return signed(difference.value, difference.low, difference.high)

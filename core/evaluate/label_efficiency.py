@@ -18,6 +18,7 @@ from core.evaluate.knn import NearestNeighbours
 from core.evaluate.lessons import Lesson, check_choosable, choose_lesson, reached
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
+from core.evaluate.protocol import convergence_notes, undefined_notes
 from core.evaluate.table import LabelClass
 from core.rng import key, numpy_rng
 
@@ -115,7 +116,12 @@ def label_efficiency(
         draws=draws,
         level=LEVEL,
         seed=seed,
-        notes=(*notes, *told, *_convergence_notes(predictions), *_undefined_notes(scores, draws)),
+        notes=(
+            *notes,
+            *told,
+            *convergence_notes({_told(names): sets for names, sets in predictions.items()}),
+            *undefined_notes({_told(names[:3], names[3]): found for names, found in scores.items()}, draws),
+        ),
     )
 
 
@@ -229,24 +235,6 @@ def _difference(where: tuple[str, str, int, str], reference: str, scores: Scores
     )
 
 
-def _convergence_notes(predictions: Predictions) -> list[str]:
-    notes = []
-    for (features, method, few), sets in predictions.items():
-        results = [result for choices in sets for result in choices]
-        failed = sum(result.unconverged for result in results)
-        if failed:
-            fits = sum(result.fits for result in results)
-            notes.append(f"{features}, {method}, {few} labels: {failed} of {fits} fits stopped before their optimum.")
-    return notes
-
-
-def _undefined_notes(scores: Scores, draws: int) -> list[str]:
-    notes = []
-    for (features, method, few, metric), (_, resampled) in scores.items():
-        undefined = int((~np.isfinite(resampled)).sum())
-        if undefined:
-            notes.append(
-                f"{features}, {method}, {few} labels, {metric}: not defined in {undefined} of {draws} resamples, which are "
-                "left out."
-            )
-    return notes
+def _told(names: tuple[str, str, int], *metric: str) -> tuple[str, ...]:
+    """The names that a note is under."""
+    return (*names[:2], f"{names[2]} labels", *metric)

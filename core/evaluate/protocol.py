@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from core.evaluate.table import Difference, LabelClass, Row, Table
 from core.rng import key
 
 LEVEL = 0.95
+Names = TypeVar("Names", bound=tuple[str, ...])
 Scores = dict[tuple[str, str, str], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
@@ -103,7 +104,7 @@ def evaluate(
         draws=draws,
         level=LEVEL,
         seed=seed,
-        notes=(*notes, *_convergence_notes(predictions), *_undefined_notes(scores, draws)),
+        notes=(*notes, *convergence_notes(predictions), *undefined_notes(scores, draws)),
     )
 
 
@@ -184,23 +185,23 @@ def _difference(names: tuple[str, str, str], reference: str, scores: Scores) -> 
     )
 
 
-def _convergence_notes(predictions: Mapping[tuple[str, str], list[list[OutOfFold]]]) -> list[str]:
+def convergence_notes(predictions: Mapping[Names, list[list[OutOfFold]]]) -> list[str]:
+    """Say of which fits, by the names that they go under, some ended early."""
     notes = []
-    for (features, method), sets in predictions.items():
+    for names, sets in predictions.items():
         results = [result for repeats in sets for result in repeats]
         failed = sum(result.unconverged for result in results)
         if failed:
             fits = sum(result.fits for result in results)
-            notes.append(f"{features}, {method}: {failed} of {fits} fits stopped before their optimum.")
+            notes.append(f"{', '.join(names)}: {failed} of {fits} fits stopped before their optimum.")
     return notes
 
 
-def _undefined_notes(scores: Scores, draws: int) -> list[str]:
+def undefined_notes(scores: Mapping[Names, tuple[NDArray[np.float64], NDArray[np.float64]]], draws: int) -> list[str]:
+    """Say of which scores, by the names that they go under, some resamples are not defined."""
     notes = []
-    for (features, method, metric), (_, resampled) in scores.items():
+    for names, (_, resampled) in scores.items():
         undefined = int((~np.isfinite(resampled)).sum())
         if undefined:
-            notes.append(
-                f"{features}, {method}, {metric}: not defined in {undefined} of {draws} resamples, which are left out."
-            )
+            notes.append(f"{', '.join(names)}: not defined in {undefined} of {draws} resamples, which are left out.")
     return notes

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from core.errors import DataError
+
+Grid = tuple[list[str], list[list[str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,25 +166,9 @@ class Table:
 
     def print(self, file: TextIO | None = None) -> None:
         """Print for people: ruled tables on a terminal, plain lines elsewhere."""
-        out = sys.stdout if file is None else file
-        if not out.isatty():
-            out.write(f"{self}\n")
-            return
-        from rich.console import Console  # here: only a terminal needs them
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        print_grids(file, str(self), [grid for grid in self._grids() if grid[1]], self.protocol)
 
-        console = Console(file=out)
-        for head, body in self._grids():
-            if body:
-                drawn = RichTable(*head)
-                for cells in body:
-                    drawn.add_row(*(Text(cell) for cell in cells))
-                console.print(drawn)
-        for line in self.protocol:
-            console.print(line, style="dim", markup=False, highlight=False)
-
-    def _grids(self) -> list[tuple[list[str], list[list[str]]]]:
+    def _grids(self) -> list[Grid]:
         metrics = list(self.chance)
         scores: dict[tuple[str, str], dict[str, str]] = {}
         for r in self.rows:
@@ -203,11 +190,36 @@ def _score(row: Row) -> str:
 
 
 def _signed(difference: Difference) -> str:
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    return signed(difference.value, difference.low, difference.high)
 
 
 def _sets(row: Row) -> str:
     return "" if row.spread is None else f" ({row.sets} seeds, sd {row.spread:.3f})"
+
+
+def signed(value: float, low: float, high: float) -> str:
+    """Write a difference and its interval."""
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def print_grids(file: TextIO | None, text: str, grids: Sequence[Grid], protocol: Sequence[str]) -> None:
+    """Print ruled tables, heads and bodies, and the protocol on a terminal; the plain text elsewhere."""
+    out = sys.stdout if file is None else file
+    if not out.isatty():
+        out.write(f"{text}\n")
+        return
+    from rich.console import Console  # here: only a terminal needs them
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(file=out)
+    for head, body in grids:
+        drawn = RichTable(*head)
+        for cells in body:
+            drawn.add_row(*(Text(cell) for cell in cells))
+        console.print(drawn)
+    for line in protocol:
+        console.print(line, style="dim", markup=False, highlight=False)
 
 
 def markdown_table(head: list[str], body: list[list[str]]) -> str:

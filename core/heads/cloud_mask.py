@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -56,9 +57,8 @@ class CloudMask(HeadSpec):
         """
         if ndim != 2:
             raise ConfigError("expected images of 2 axes for a cloud section, got volumes: choose the head 'segment'.")
-        inside = (*widths, *self.widths)
         doubled: list[nn.Module] = []
-        for before, after in zip(inside, self.widths, strict=False):
+        for before, after in pairwise((*widths, *self.widths)):
             doubled += [nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
         last = nn.Sequential(nn.Conv2d(self.widths[-1], 1, 3, padding=1), nn.Dropout(self.dropout))
         return SectionHead(nn.Sequential(*doubled), last, self.size)

@@ -16,7 +16,8 @@ class CardList(tuple[Card, ...]):
         rows = [_HEAD, *map(row, self)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD) - 1)]
         return "\n".join(
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]])
+            for row in rows
         )
 
     def to_markdown(self) -> str:

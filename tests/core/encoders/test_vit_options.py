@@ -58,7 +58,7 @@ def test_each_option_alone_changes_what_the_encoder_gives(option):
     torch.manual_seed(0)
     plain = _spec(contract).build()
     other = _spec(contract, **option).build()
-    other.load_state_dict(plain.state_dict(), strict=False)
+    assert not other.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
     batch, _ = plain.prepare(ragged_batch(SCENE))
     before, after = plain.features(batch, "mean"), other.features(batch, "mean")
     assert float((before - after).detach().abs().max()) > 1e-4

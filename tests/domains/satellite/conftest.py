@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a verb ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """The last line on standard error."""
-        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
-
-
 @pytest.fixture
-def satellite(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def satellite(typed: Callable[..., Any]) -> Callable[..., Any]:
     """Run `python -m domains.satellite.<name> <words>`."""
-
-    def type_it(name: str, *words: object) -> Outcome:
-        monkeypatch.delitem(sys.modules, f"domains.satellite.{name}", raising=False)
-        monkeypatch.setattr(sys, "argv", [name, *(str(word) for word in words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            runpy.run_module(f"domains.satellite.{name}", run_name="__main__", alter_sys=True)
-        shown = capsys.readouterr()
-        return Outcome(int(left.value.code or 0), shown.out, shown.err)
-
-    return type_it
+    return partial(typed, "satellite")
 
 
 @pytest.fixture(scope="session")
