@@ -105,6 +105,8 @@ def settle_folder(staged: Path, target: Path) -> None:
         staged.rename(target)
         _sync_folder(target.parent)
     except OSError as error:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
         raise give_up(staged, target, error.strerror) from error
     shutil.rmtree(replaced, ignore_errors=True)
 

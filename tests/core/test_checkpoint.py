@@ -184,3 +184,22 @@ def test_a_folder_within_a_folder_is_published_too(tmp_path: Path, monkeypatch: 
     checkpoint.publish_folder(tmp_path / "run", write)
     assert (tmp_path / "run/inner/weights").read_text() == "1"
     assert {"inner", "weights"} <= set(flushed)
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def refuse_the_new_one(path: Path, target: Path) -> Path:
+        if ".tmp-" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    publish = lambda text: checkpoint.publish_folder(  # noqa: E731
+        tmp_path / "encoder", lambda folder: (folder / "weights").write_text(text)
+    )
+    publish("one")
+    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    with pytest.raises(RunFolderError, match="encoder could not be written: Input/output error"):
+        publish("two")
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+    assert (tmp_path / "encoder/weights").read_text() == "one"
