@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -136,6 +135,8 @@ class ConvBlock(nn.Module):
         layer_scale: float,
         merged_from: int | None = None,
     ) -> None:
+        from timm.layers.drop import DropPath
+
         super().__init__()
         self.merge = None if merged_from is None else Merge(merged_from, width, tuple(kernels))
         self.depthwise = RankConv(width, width, kernels, groups=width)

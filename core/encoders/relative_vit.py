@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -234,6 +232,9 @@ class RelativeBlock(nn.Module):
     """Attend and apply an MLP; each branch reads normed tokens and is scaled."""
 
     def __init__(self, spec: RelativeViTSpec, drop_path: float) -> None:
+        from timm.layers.drop import DropPath
+        from timm.layers.mlp import Mlp
+
         super().__init__()
         width, self.heads = spec.width, spec.heads
         self.norm1 = LAYER_NORM(width)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from core.batch import Batch
@@ -130,6 +128,9 @@ class SwinBlock(nn.Module):
     """Attend within windows and apply an MLP; each branch reads normed tokens."""
 
     def __init__(self, width: int, heads: int, window: tuple[int, ...], mlp_ratio: float, drop_path: float) -> None:
+        from timm.layers.drop import DropPath
+        from timm.layers.mlp import Mlp
+
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn = WindowAttention(width, heads, window)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -174,6 +172,9 @@ class SwinV2Block(nn.Module):
     """Attend within windows and apply an MLP; each branch is normed before it is added."""
 
     def __init__(self, width: int, heads: int, rank: int, mlp_ratio: float, drop_path: float, extra_norm: bool) -> None:
+        from timm.layers.drop import DropPath
+        from timm.layers.mlp import Mlp
+
         super().__init__()
         self.attn = CosineAttention(width, heads, rank)
         self.norm1 = nn.LayerNorm(width)

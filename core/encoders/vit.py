@@ -7,9 +7,6 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from timm.layers.activations import QuickGELU
-from timm.layers.mlp import Mlp, SwiGLUPacked
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from core.batch import Batch
@@ -220,6 +217,10 @@ def make_blocks(
     norm_eps: float = 1e-6,
 ) -> nn.ModuleList:
     """Build the stack of pre-norm blocks that encoder and predictor share in kind, initialised as MAE does."""
+    from timm.layers.activations import QuickGELU
+    from timm.layers.mlp import Mlp, SwiGLUPacked
+    from timm.models.vision_transformer import Block
+
     rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
     act, mlp = {"gelu": (nn.GELU, Mlp), "quick_gelu": (QuickGELU, Mlp), "swiglu": (nn.SiLU, SwiGLUPacked)}[activation]
     blocks = nn.ModuleList(
