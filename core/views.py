@@ -81,9 +81,9 @@ def make_view(batch: Batch, entry: Input, how: Augment, rng: SampleRng) -> Batch
         rng: another stream for each view.
 
     Raises:
-        ConfigError: the batch holds dated frames, which are neither cropped nor mirrored in time.
+        ConfigError: the batch holds several dated frames, which are neither cropped nor mirrored in time.
     """
-    if batch.times is not None:
+    if batch.times is not None and batch.times.shape[1] > 1:
         raise ConfigError(
             f"input '{entry.name}': expected images without dates for a recipe of two views, which crop and mirror along "
             "every axis, got a dated series: choose a recipe of one view, such as mae."

@@ -24,8 +24,20 @@ def called_as(image: LazyImage, entry: Input) -> LazyImage:
     Raises:
         BandError: several bands of the image are one band of the sensor; the message names the file.
     """
-    bands = _named(image.bands, entry, image.path)
+    bands = named_by(image.bands, entry, image.path)
     return image if bands == image.bands else replace(image, bands=bands)
+
+
+def named_by(bands: BandNames, entry: Input, path: Path) -> BandNames:
+    """Call bands as an input does (`Input.named`).
+
+    Raises:
+        BandError: several of them are one band of the sensor; the message names the file.
+    """
+    try:
+        return entry.named(bands)
+    except BandError as error:
+        raise BandError(f"{path}: {error} Name its bands by the reader's option, or leave it out.") from None
 
 
 def assign(manifest: Manifest, inputs: Sequence[Input]) -> list[np.ndarray]:
@@ -97,15 +109,8 @@ def _reader(contract: Contract, path: Path, ndim: int, bands: BandNames) -> Inpu
         return contract.input_for(ndim, bands)
     except BandError:
         for entry in ranked:
-            _named(bands, entry, path)  # where names are ambiguous, it says which
+            named_by(bands, entry, path)  # where names are ambiguous, it says which
         wanted = " or ".join(str(entry.bands) for entry in ranked)
         raise BandError(
             f"{path}: expected bands {wanted}, the image has {bands}; convert it or leave it out."
         ) from None
-
-
-def _named(bands: BandNames, entry: Input, path: Path) -> BandNames:
-    try:
-        return entry.named(bands)
-    except BandError as error:
-        raise BandError(f"{path}: {error} Name its bands by the reader's option, or leave it out.") from None

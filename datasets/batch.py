@@ -54,6 +54,8 @@ def pack(samples: Sequence[Sample], *, allocate: Allocate = np.empty) -> Packed:
     assert all(s.bands == first.bands and s.unit == first.unit for s in samples), "a batch is of one stream"
     images = [sample.image for sample in samples]
     dtypes = {image.dtype for image in images}
+    times = [sample.times for sample in samples if sample.times is not None]
+    dated = {"times": np.stack(times)} if len(times) == len(samples) else {}
     image = allocate((len(images), *first.image.shape), dtypes.pop() if len(dtypes) == 1 else np.dtype("f4"))
     for place, one in zip(image, images, strict=True):
         np.copyto(place, one, casting="unsafe")
@@ -70,6 +72,7 @@ def pack(samples: Sequence[Sample], *, allocate: Allocate = np.empty) -> Packed:
             "index": np.array([sample.index for sample in samples], dtype=np.int64),
             "row": np.array([sample.row for sample in samples], dtype=np.int64),
             "origin": np.array([sample.origin for sample in samples], dtype=np.float32),
+            **dated,
         },
         incidents=tuple(incident for sample in samples for incident in sample.incidents),
     )

@@ -25,15 +25,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.errors import ConfigError, HalfseenError, MissingDataError, nearest
+from datasets.assembling import assemble
 from datasets.checking.findings import SEVERITIES, Finding, finding, unreadable
 from datasets.checking.judge import judge_collection, names_of
 from datasets.checking.report import Report, sections_of
 from datasets.collect import MANIFEST, Entry, entries_of, gather, refuse_repeats, unlisted
 from datasets.content import digest_of, size_of, stamp_of
+from datasets.effect import refuse_idle
 from datasets.examine import Examined, Progress, cores, examine_all
-from datasets.index import assemble
 from datasets.manifest import FACTS, Manifest
-from datasets.program import exit_code
+from datasets.program import add_reading, add_work, command, exit_code
 from datasets.progress import Stages
 from datasets.publishing import published
 from datasets.readers import configured
@@ -83,16 +84,21 @@ def run(options: argparse.Namespace) -> int:
 
 def checked(options: argparse.Namespace) -> tuple[Manifest | None, Report]:
     """Examine every image that the paths name; the manifest is of those that could be read."""
+    free = options.allow_outside
+    chosen = configured(options.options) if options.options else ()
     if not options.paths:
-        raise ConfigError("expected at least one PATH to check; --help says what it can be.")
-    chosen = configured(options.option) if options.option else ()
-    entries, manifests = gather(options.paths, chosen, allow_outside=options.allow_outside)
+        raise ConfigError("expected at least one PATH to check, before the options; --help says what it can be.")
+    linked: list[Path] = []
+    entries, manifests = gather(
+        options.paths, chosen, exclude=options.exclude, allow_outside=free, passed_over=linked.append
+    )
     before = [row for manifest in manifests for row in _rows(manifest)]
     if options.trust and not manifests:
         raise ConfigError("--trust has no effect without a manifest among the paths: leave it out.")
-    known_entries = [e for m in manifests for e in entries_of(m, allow_outside=options.allow_outside)]
+    known_entries = [e for m in manifests for e in entries_of(m, options=options.options, allow_outside=free)]
     entries += known_entries
     refuse_repeats(entries, [])
+    refuse_idle(options.options, chosen, entries, manifests if options.trust else [])
     _require_columns(options, entries)
     recorded = {entry.path: row for entry, row in zip(known_entries, before, strict=True)}
     journal = _journal(options)
@@ -110,6 +116,7 @@ def checked(options: argparse.Namespace) -> tuple[Manifest | None, Report]:
     if manifests:
         missed = unlisted(options.paths, [path for manifest in manifests for path in manifest.paths], chosen)
         found += [finding("unlisted", path.name, "the manifest beside it does not name it.") for path in missed]
+    found += [finding("linked_folder", path.name, f"leads to {path.resolve()}.") for path in linked]
     manifest = None
     if good:
         manifest = assemble([entries[row] for row in good], [results[row].facts or {} for row in good], options.group)
@@ -228,11 +235,14 @@ def _trusted(entry: Entry, recorded: dict[Path, dict[str, Any]]) -> Examined | N
     return Examined({name: row[name] for name in FACTS if name not in ("root", "file", "group", "split")}, ())
 
 
+_FLAGS = ("require_crs", "allow_outside", "resume", "journal", "trust")
+
+
 def _refuse_idle(options: argparse.Namespace) -> None:
     """An option that was given and would do nothing is a mistake."""
     if options.verify is None:
         return
-    for name in ("out", "option", "group", "label", "require_crs", "allow_outside", "resume", "journal", "trust"):
+    for name in ("out", "options", "exclude", "group", "label", *_FLAGS):
         if getattr(options, name):
             raise ConfigError(f"--{name.replace('_', '-')} has no effect with --verify: leave one of them out.")
 
@@ -275,14 +285,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    description = (__doc__ or "").strip()
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.check",
-        description=description,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command("check", __doc__)
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="folder, image, store, list (.csv, .parquet) or manifest")
     output = parser.add_argument_group("what is written")
@@ -292,27 +295,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     output.add_argument("--report", type=Path, metavar="FILE", help="one self-contained HTML page, to be read or sent")
     output.add_argument("--json", type=Path, metavar="FILE", help="everything for programs; - = standard output")
     how = parser.add_argument_group("how images are read and judged")
-    how.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="READER.NAME=VALUE",
-        help="a reader's option, such as nifti.affine=sform or geotiff.bands=[red, nir]; may be repeated, and is kept in "
-        "the manifest",
-    )
-    how.add_argument(
-        "--group", metavar="COLUMN", help="column of the unit that must not be split: patient, scene, slide"
-    )
+    add_reading(how)
     how.add_argument("--label", metavar="COLUMN", help="a label that every image must have")
     how.add_argument("--require-crs", action="store_true", help="a 2D image without a reference system is an error")
-    how.add_argument(
-        "--allow-outside", action="store_true", help="accept links and lists that lead out of the folder they are in"
-    )
     how.add_argument(
         "--verify", type=Path, metavar="MANIFEST", help="only compare digests with this manifest; see above"
     )
     work = parser.add_argument_group("how the work is done")
-    work.add_argument("--workers", type=_positive, metavar="N", help="threads; default one per core that may be used")
+    add_work(work)
     work.add_argument(
         "--resume", action="store_true", help="go on with a check that was stopped, given the same --out or --journal"
     )
@@ -328,15 +318,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="of a manifest given as PATH, do not decode images whose size and time are unchanged; what was found on them "
         "before is not said again",
     )
-    work.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(list(argv))
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
-    return number
 
 
 if __name__ == "__main__":

@@ -6,24 +6,23 @@ series) is found as such, and not searched.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, DataError, MissingDataError, UnsafeError, nearest
-from datasets.manifest import FACTS, Manifest, is_manifest, was_manifest
+from datasets.lists import LISTS, columns_of
+from datasets.manifest import Manifest, is_manifest, was_manifest
 from datasets.readers import is_image_folder, suffixes
 from datasets.readers.base import Reader
 from datasets.safety import inside, local
 from datasets.stac import is_stac, items_of
 
 MANIFEST = "manifest.parquet"  # a folder that holds one that we wrote is that manifest
-
-_LISTS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Entry:
         said: what a list says of it, raw text or typed values, None = missing.
         source: the list that names it, if one does.
         free: it may lie outside `root`, for a person named it, or allowed it.
-        options: reader options that a manifest says it was checked with.
+        options: reader options that a manifest or STAC says it is read with; they stand in for those of the caller.
     """
 
     root: Path
@@ -71,12 +70,25 @@ class Entry:
 
 
 def gather(
-    paths: Sequence[str | Path], readers: tuple[Reader, ...] = (), *, allow_outside: bool = False
+    paths: Sequence[str | Path],
+    readers: tuple[Reader, ...] = (),
+    *,
+    exclude: Sequence[str] = (),
+    allow_outside: bool = False,
+    passed_over: Callable[[Path], None] | None = None,
 ) -> tuple[list[Entry], list[Manifest]]:
     """List the images that paths name, in the order given, and the manifests among the paths.
 
+    Args:
+        paths: folders, images, lists or manifests.
+        readers: readers with options; default all of them with their defaults.
+        exclude: names that are left out of folders, such as `*_seg.nii.gz` or `labelsTr`: of a file, of a folder on the
+            way to it, or its whole path below the folder that is searched.
+        allow_outside: accept links and lists that lead out of the folder that they are in.
+        passed_over: called with each linked folder that is not searched.
+
     Raises:
-        ConfigError: no path.
+        ConfigError: no path, or an `exclude` that leaves nothing out.
         MissingDataError: a path does not exist; the message names the nearest.
         DataError: a folder without images, or a list that makes no sense.
     """
@@ -84,6 +96,7 @@ def gather(
         raise ConfigError("expected at least one path to images, got none.")
     entries: list[Entry] = []
     manifests: list[Manifest] = []
+    left_out: Counter[str] = Counter()
     for path in map(local, paths):
         if not path.exists():
             siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -94,11 +107,19 @@ def gather(
         elif is_stac(path):
             entries += _stac(path, readers, allow_outside)
         elif path.is_dir():
-            entries += _folder(path, readers)
-        elif path.suffix.lower() in _LISTS:
+            entries += _without(exclude, _folder(path, readers, passed_over=passed_over), left_out)
+        elif path.suffix.lower() in LISTS:
             entries += _list(path)
         else:
             entries.append(Entry(path.parent.resolve(), path.name, free=True))
+    idle = next((pattern for pattern in exclude if not left_out[pattern]), None)
+    if idle is not None:
+        raise ConfigError(
+            f"--exclude '{idle}' leaves nothing out: no image below the folders that are searched is called so, nor lies in "
+            "such a folder. Lists and manifests say themselves what belongs to them. Mend it, or leave it out."
+        )
+    if exclude and not entries and not manifests:
+        raise ConfigError(f"--exclude {' '.join(exclude)} leaves no image; leave fewer out.")
     if allow_outside:
         entries = [replace(entry, free=True) for entry in entries]
     return entries, manifests
@@ -114,14 +135,17 @@ def unlisted(
     return [path for path in found if os.path.realpath(path) not in known]
 
 
-def entries_of(manifest: Manifest, *, allow_outside: bool = False) -> list[Entry]:
-    """List the images of a manifest again, with all that it says of groups, splits, labels and reader options."""
-    names = ("group", "split", *manifest.label_names)
+def entries_of(manifest: Manifest, *, options: Sequence[str] = (), allow_outside: bool = False) -> list[Entry]:
+    """List the images of a manifest again, with all that it says of groups, splits, times, labels and reader options.
+
+    `options` of the caller are added to those of the manifest; where both set the same, the caller's wins.
+    """
+    names = ("group", "split", "time", *manifest.label_names)
     said = zip(*(manifest.column(name) for name in names), strict=True)
     columns = (manifest.column(name) for name in ("root", "file", "options"))
     return [
-        Entry(Path(root), file, dict(zip(names, values, strict=True)), None, allow_outside, tuple(options or ()))
-        for (root, file, options), values in zip(zip(*columns, strict=True), said, strict=True)
+        Entry(Path(root), file, dict(zip(names, values, strict=True)), None, allow_outside, (*(own or ()), *options))
+        for (root, file, own), values in zip(zip(*columns, strict=True), said, strict=True)
     ]
 
 
@@ -166,7 +190,24 @@ def refuse_repeats(entries: Sequence[Entry], manifests: Sequence[Manifest]) -> N
         seen.add(resolved)
 
 
-def _folder(folder: Path, readers: tuple[Reader, ...], *, may_be_empty: bool = False) -> list[Entry]:
+def _without(exclude: Sequence[str], entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
+    """Leave out what a pattern names, and count for each pattern how much that is."""
+    kept = []
+    for entry in entries:
+        names = (entry.file, *Path(entry.file).parts)
+        hits = [pattern for pattern in exclude if any(fnmatchcase(name, pattern) for name in names)]
+        left_out.update(hits)
+        kept += [] if hits else [entry]
+    return kept
+
+
+def _folder(
+    folder: Path,
+    readers: tuple[Reader, ...],
+    *,
+    may_be_empty: bool = False,
+    passed_over: Callable[[Path], None] | None = None,
+) -> list[Entry]:
     if is_image_folder(folder, readers):
         return [Entry(folder.parent.resolve(), folder.name, free=True)]
     accepted = suffixes(readers or None)
@@ -180,6 +221,9 @@ def _folder(folder: Path, readers: tuple[Reader, ...], *, may_be_empty: bool = F
         inner = [Path(place, name) for name in sorted(folders) if not name.startswith(".") and name != "__MACOSX"]
         images = [path for path in inner if is_image_folder(path, readers)]
         folders[:] = [path.name for path in inner if path not in images]
+        if passed_over is not None:  # os.walk lists links to folders and does not enter them
+            for path in (path for path in inner if path.is_symlink() and path not in images):
+                passed_over(path)
         found += images
         found += [Path(place, name) for name in files if name.lower().endswith(accepted) and not name.startswith(".")]
     if not found and not may_be_empty:
@@ -202,55 +246,12 @@ def _stac(path: Path, readers: tuple[Reader, ...], allow_outside: bool) -> list[
 
 
 def _list(path: Path) -> list[Entry]:
-    """Read a list: a CSV or Parquet table whose `file` column is relative to where the list lies."""
-    columns = _parquet_columns(path) if path.suffix.lower() == ".parquet" else _csv_columns(path)
-    if "file" not in columns:
-        raise DataError(
-            f"{path}: expected a column `file` with paths relative to this list; {nearest('file', columns)}"
-        )
-    reserved = sorted(set(columns) & set(FACTS) - {"file", "group", "split"})
-    if reserved:
-        raise DataError(f"{path}: the column '{reserved[0]}' has a meaning of its own in manifests; rename it.")
-    files = columns.pop("file")
-    if not files:
-        raise DataError(f"{path}: expected at least one row, got an empty list.")
+    files, columns = columns_of(path)
     root = path.parent.resolve()
     return [
-        Entry(root, str(file or ""), {name: values[number] for name, values in columns.items()}, path)
+        Entry(root, file, {name: values[number] for name, values in columns.items()}, path)
         for number, file in enumerate(files)
     ]
-
-
-def _csv_columns(path: Path) -> dict[str, list[Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a UTF-8 CSV list, but it cannot be read ({error}); save it again.") from None
-    if not lines:
-        raise DataError(f"{path}: expected a CSV list with a header line, got an empty file.")
-    header, *rows = lines
-    names = [name.strip() for name in header]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: expected each column once, but '{twice[0]}' occurs twice; rename one.")
-    for number, row in enumerate(rows):
-        if len(row) != len(names):
-            raise DataError(
-                f"{path}: row {number + 1} has {len(row)} fields, the header has {len(names)}; mend the list."
-            )
-    return {name: [row[i].strip() or None for row in rows] for i, name in enumerate(names)}
-
-
-def _parquet_columns(path: Path) -> dict[str, list[Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: expected a Parquet list, but it cannot be read ({error}); write it again.") from None
-    return {name: table[name].to_pylist() for name in table.column_names}
 
 
 def _was_manifest(path: Path, *, strict: bool) -> bool:

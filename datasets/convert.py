@@ -26,7 +26,7 @@ from core.errors import ConfigError
 from datasets.checking.report import size_text
 from datasets.converting.job import Settings
 from datasets.converting.prepare import Report, convert
-from datasets.program import exit_code
+from datasets.program import add_reading, add_work, command, exit_code
 from datasets.progress import Stages
 
 _FAILURES = 20  # that are listed for people; --json lists all
@@ -50,12 +50,13 @@ def run(options: argparse.Namespace) -> int:
             options.sources,
             options.out,
             _settings(options),
-            options=options.option,
+            options=options.options,
             group=options.group,
             workers=options.workers,
             scheduler=options.scheduler,
             overwrite=options.overwrite,
             skip_failed=options.skip_failed,
+            exclude=options.exclude,
             allow_outside=options.allow_outside,
             progress=progress,
         )
@@ -126,13 +127,7 @@ def _real(name: str, text: str) -> tuple[float, ...]:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.convert",
-        description=(__doc__ or "").strip(),
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command("convert", __doc__)
     parser.add_argument("sources", nargs="+", metavar="SRC", help="folder, image, list or manifest; several are joined")
     parser.add_argument("out", metavar="DST", type=Path, help="folder to write; an earlier conversion there goes on")
     values = parser.add_argument_group(
@@ -169,19 +164,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--codec", choices=("small", "fast"), default="small", help="fast: decodes several times faster, may be larger"
     )
     how = parser.add_argument_group("how sources are read")
-    how.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="READER.FIELD=VALUE",
-        help="an option of a reader, such as nifti.affine=sform or geotiff.bands=[red,green,blue]; may be repeated",
-    )
-    how.add_argument("--group", metavar="COLUMN", help="the list's column that names patient, scene or slide")
-    how.add_argument(
-        "--allow-outside", action="store_true", help="accept lists and links that lead out of their folder"
-    )
+    add_reading(how)
     work = parser.add_argument_group("who works, and what happens to what fails or is there")
-    work.add_argument("--workers", type=_positive, metavar="N", help="threads; default one per core")
+    add_work(work)
     work.add_argument(
         "--scheduler",
         metavar="ADDRESS",
@@ -195,19 +180,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     work.add_argument(
         "--json", action="store_true", help="a report for programs on standard output, before the last line"
     )
-    work.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(argv)
 
 
 _DTYPES = (
     "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
 )  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)
 
 
 if __name__ == "__main__":

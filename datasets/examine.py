@@ -62,7 +62,7 @@ def examine(entry: Entry, chosen: tuple[Reader, ...] = (), gate: Gate | None = N
         HalfseenError: it cannot be read.
     """
     path = entry.safe()
-    if entry.options and not chosen:
+    if entry.options:
         chosen = configured(entry.options)
     reader = find_reader(path, *chosen)
     before = stamp_of(path)
@@ -194,7 +194,7 @@ class Journal:
     over. A journal of other readers' options, or of another version, is begun anew.
     """
 
-    _HEAD = "journal 1"
+    _HEAD = "journal 2"
 
     def __init__(self, path: Path, chosen: tuple[Reader, ...]) -> None:
         self._head = {"halfseen": self._HEAD, "readers": sorted(map(repr, chosen))}
@@ -333,6 +333,7 @@ def _facts(image: LazyImage) -> dict[str, Any]:
         "nodata": list(image.nodata) if image.nodata is not None else None,
         "scaling": [value for pair in image.scaling for value in pair] if image.scaling is not None else None,
         "chunks": list(image.chunks),
+        "time": image.time,
     }
 
 

@@ -81,6 +81,7 @@ class LazyImage:
         levels: spatial sizes of the resolutions that the file holds, finest first; a reader's `level` picks one.
         level: which of them this image is.
         flags: what the reader accepted although it is unusual.
+        time: when it was taken, as `times.as_time` writes it; None = the file does not say.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class LazyImage:
     levels: tuple[tuple[int, ...], ...] = ()
     level: int = 0
     flags: tuple[Flag, ...] = ()
+    time: str | None = None
 
     @property
     def ndim(self) -> int:

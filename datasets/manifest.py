@@ -51,6 +51,7 @@ FACTS = (
     "reader",  # name of the reader
     "options",  # its options that were not the defaults, as `readers.configured` takes them
     "voxel_digest",  # of type, shape and voxels as decoded; null for images that are not decoded at once
+    "time",  # when it was taken, as `times.as_time` writes it; null = not known
 )
 _NEEDED = frozenset("root file group split ndim shape dtype spacing unit bands bytes digest".split())
 _VERSION = b"manifest 2"
@@ -110,7 +111,7 @@ class Manifest:
             raise DataError(f"{path}: expected a Parquet manifest, but it cannot be read ({error}).") from None
         if not is_manifest(table.schema):
             raise DataError(f"{path}: {_why_not(table.schema)}")
-        return cls(_absolute(table, path.parent))
+        return cls(_absolute(_complete(table), path.parent))
 
     def write(self, path: str | Path, *, relative_to: Path | None = None) -> None:
         """Write it as Parquet, at once or not at all.
@@ -158,12 +159,13 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the content: files by their digests, options in any order, groups, splits and labels.
+        """Fingerprint of the content: files by their digests, options in any order, groups, splits, times and labels.
 
         Where the files lie and when they were written is no part of it.
         """
         state = hashlib.blake2b(digest_size=16)
-        for name in ("digest", "group", "split", *sorted(self.label_names)):
+        dated = self.table["time"].null_count < len(self)  # a list may say it, whose bytes are no part of the images'
+        for name in ("digest", "group", "split", *(("time",) if dated else ()), *sorted(self.label_names)):
             state.update(name.encode() + b"\0")
             feed(state, self.table[name])
         options = self.table["options"]
@@ -265,7 +267,7 @@ class Manifest:
 
 def is_manifest(schema: pa.Schema) -> bool:
     """Say whether a Parquet schema is of a manifest that this suite wrote, in this version."""
-    return (schema.metadata or {}).get(b"halfseen") == _VERSION and set(FACTS) <= set(schema.names)
+    return (schema.metadata or {}).get(b"halfseen") == _VERSION and _NEEDED <= set(schema.names)
 
 
 def was_manifest(schema: pa.Schema) -> bool:
@@ -336,6 +338,18 @@ def _why_not(schema: pa.Schema) -> str:
     return f"expected a manifest written by halfseen, got a Parquet table {schema.names}."
 
 
+def _complete(table: pa.Table) -> pa.Table:
+    """Add the facts that were not known yet when a manifest was written; they are not known of its images."""
+    import pyarrow as pa
+
+    kinds = _fact_types()
+    for name in FACTS:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), kinds[name]))
+    labels = [name for name in table.column_names if name not in FACTS]
+    return table.select([*FACTS, *labels])
+
+
 def _absolute(table: pa.Table, folder: Path) -> pa.Table:
     return _with_roots(table, lambda root: str(folder.resolve() / root))
 
@@ -369,6 +383,6 @@ def _fact_types() -> dict[str, pa.DataType]:
     lists |= dict.fromkeys(("spacing", "mean", "std", "transform", "nodata", "scaling", "low", "high"), floats)
     single = {"ndim": pa.int8(), "bytes": pa.int64(), "mtime_ns": pa.int64(), "valid_share": floats}
     words = dict.fromkeys(("root", "split", "dtype", "unit", "crs", "reader"), word)
-    texts = dict.fromkeys(("file", "group", "digest", "voxel_digest"), text)
+    texts = dict.fromkeys(("file", "group", "digest", "voxel_digest", "time"), text)
     kinds = lists | single | words | texts
     return {name: kinds[name] for name in FACTS}

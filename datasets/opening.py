@@ -77,7 +77,7 @@ class Images:
         if not unchanged(path, size=facts["bytes"], mtime_ns=facts["mtime_ns"], digest=facts["digest"]):
             raise DataError(changed)
         try:
-            reader = _reader(facts["reader"], tuple(self.manifest.table["options"][row].as_py() or ()))
+            reader = reader_of(facts["reader"], tuple(self.manifest.table["options"][row].as_py() or ()))
         except (ConfigError, DataError) as error:
             raise DataError(f"{path}: {error}") from None
         lazy = reader.open(inside(Path(self.manifest.table["root"][row].as_py()), path))
@@ -87,7 +87,13 @@ class Images:
 
 
 @lru_cache(maxsize=256)
-def _reader(name: str, options: tuple[str, ...]) -> Reader:
+def reader_of(name: str, options: tuple[str, ...]) -> Reader:
+    """Give the reader of a row of a manifest: by its name, with options as `readers.configured` takes them.
+
+    Raises:
+        ConfigError: an option does not fit.
+        DataError: there is no such reader.
+    """
     known = {name_of(reader): reader for reader in configured(options)}
     if name not in known:
         raise DataError(f"the manifest names a reader '{name}': {nearest(name, known)} Build the manifest again.")

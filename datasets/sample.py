@@ -133,6 +133,7 @@ class Sample:
     index: int
     row: int
     origin: tuple[float, ...]
+    times: np.ndarray | None = None
     incidents: tuple[Incident, ...] = ()
 
 

@@ -124,7 +124,9 @@ def _image(root: Path, source: Path, item: dict[str, Any], free: bool) -> Item:
         )
     image = paths[0] if len(paths) == 1 else folder
     base = root if image != root else root.parent
-    said = {"id": name, "datetime": properties.get("datetime") or properties.get("start_datetime")}
+    said = {"id": name, "time": properties.get("datetime")}  # none where an item is of a span of time
+    if properties.get("platform"):
+        said["platform"] = str(properties["platform"])
     group = _grid(properties)
     return Item(
         base,

@@ -26,6 +26,7 @@ from datasets.opening import Images
 from datasets.sample import Failure, Incident, Item, Sample, StreamSpec
 from datasets.samplers import shuffled
 from datasets.tiling import Starts, grid_cells, random_crop, random_window
+from datasets.times import frame_of
 
 __all__ = ["Failure", "Item", "Sample", "StreamSpec", "TileDataset"]
 
@@ -66,6 +67,7 @@ class TileDataset:
         self.seed = seed
         self._images = Images(manifest)
         self._cache = Cache(cache_bytes)
+        self._dated = _dated(manifest)
 
     def __getitem__(self, item: Item) -> Sample:
         """Read one sample.
@@ -267,6 +269,7 @@ class TileDataset:
             index=item.index,
             row=item.row,
             origin=origin,
+            times=frame_of(self.manifest.table["time"][item.row].as_py()) if spec.ndim == 2 and self._dated else None,
         )
 
     def _value_space(self, item: Item, decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
@@ -298,6 +301,13 @@ class TileDataset:
     def _rng(self, use: str, item: Item, draw: int) -> np.random.Generator:
         name = self.streams[item.stream].name
         return numpy_rng(self.seed, use, name, item.epoch, item.row, draw, *_extra(item))
+
+
+def _dated(manifest: Manifest) -> bool:
+    """Whether day and hour are known of every scene: only then do batches bring them, and then all of them do."""
+    rows = manifest.rows(ndim=2)
+    times = manifest.table["time"].take(rows)
+    return len(rows) > 0 and all(frame_of(time) is not None for time in times.to_pylist())
 
 
 def _extra(item: Item) -> tuple[int | str, ...]:

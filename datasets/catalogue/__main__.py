@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datasets.catalogue import get, names
 from datasets.catalogue.base import Entry, Listing
 from datasets.program import exit_code
+from datasets.readers._typed import typed
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -74,7 +75,7 @@ def described(entry: Entry) -> str:
         "before download": entry.licence.registration or "nothing",
         "get it from": entry.homepage,
         "cite": str(entry.citation),
-        "reader options": " ".join(entry.options) or "none",
+        "reader options": typed(*entry.options) if entry.options else "none",
         "not verified": "; ".join(entry.unverified) or "nothing",
     }
     lines = [entry.title, "=" * len(entry.title)]
@@ -95,7 +96,7 @@ def summarised(listing: Listing, out: str | None) -> str:
     splits = Counter(row.split for row in rows if row.split is not None)
     lines += [f"  split: {', '.join(f'{name} {count:,}' for name, count in splits.items())}"] * bool(splits)
     lines += [f"  note ({note.code}): {note.text}" for note in listing.notes]
-    lines += [f"  reader options: {' '.join(listing.entry.options)}"] * bool(listing.entry.options)
+    lines += [f"  reader options: {typed(*listing.entry.options)}"] * bool(listing.entry.options)
     lines += [f"  written: {out}" if out else "  give --out LIST to write the list that build_manifest takes"]
     return "\n".join(lines)
 

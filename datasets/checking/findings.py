@@ -64,6 +64,8 @@ KINDS: dict[str, Kind] = {
         "lies in the folder, but not in its manifest",
         "Remove manifest.parquet and check the folder again to take it in.",
     ),
+    "linked_folder": Kind("warning", "is a link to a folder, which is not searched", "Name it beside PATH to take it in."),
+    "label_like": Kind("warning", "looks like labels of other images", "Leave it out, if it is."),
     "divided_group": Kind("error", "its group is in two splits", "Move all images of the group into one split."),
     "missing_label": Kind("error", "has no label", "Complete the list, or leave those rows out."),
     "missing_chunks": Kind(
@@ -83,7 +85,7 @@ KINDS: dict[str, Kind] = {
     "no_crs": Kind("warning", "has no coordinate reference system", "Assign it, if the images' places matter."),
     "geographic_crs": Kind("note", "is in degrees, not metres", "Project it, if pixels should have one size."),
     "unnamed_bands": Kind(
-        "note", "does not name its bands", "Name them: --option geotiff.bands=[red, green, ...], or in the file."
+        "note", "does not name its bands", "Name them: --options 'geotiff.bands=[red,green,...]', or in the file."
     ),
     "header_text": Kind(
         "warning", "may say who was imaged in its header", "Have it de-identified; convert leaves header text behind."

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.assembling import divided_groups
 from datasets.checking.findings import Finding, finding
-from datasets.index import divided_groups
+from datasets.checking.labels import look_like_labels
 from datasets.manifest import Manifest
 
 _SAME = 1.05  # ratio of spacings that is rounding, not a difference
@@ -27,6 +28,7 @@ def judge_collection(
 ) -> list[Finding]:
     """Compare the images of a collection with each other; `names` are what they are called in findings."""
     found = [*_copies(manifest, names), *_divided(manifest, names)]
+    found += [finding("label_like", names[row], text) for row, text in look_like_labels(manifest)]
     for ndim in (2, 3):
         rows = manifest.rows(ndim=ndim)
         if len(rows) > 1:

@@ -20,22 +20,23 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import ConfigError, DataError, RunFolderError, nearest
-from datasets.collect import MANIFEST, Entry, entries_of, gather, refuse_repeats, require_files
+from core.errors import ConfigError, DataError, RunFolderError
+from datasets.collect import MANIFEST, Entry, entries_of
 from datasets.converting.conversion import recall
 from datasets.converting.dispatch import convert_all
 from datasets.converting.job import STATE, Job, Outcome, Settings, is_divided, up_to_date, voxel_bytes
 from datasets.examine import Examined, cores, examine_all
-from datasets.index import assemble, divided_groups, joined
+from datasets.index import found, put_together
 from datasets.manifest import FACTS, Manifest
 from datasets.publishing import draft_of, published, sweep
 from datasets.readers import configured, suffixes
-from datasets.readers.base import Reader
 from datasets.safety import local
 from datasets.statistics import Statistics, merge_bands
 
 IMAGES, STATISTICS = "images", "statistics.json"
-_CHANGED = tuple(name for name in FACTS if name not in ("root", "file", "group", "split"))  # what a store says anew
+_CHANGED = tuple(
+    name for name in FACTS if name not in ("root", "file", "group", "split", "time")
+)  # what a store says anew
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,13 +87,16 @@ def convert(
     scheduler: str | None = None,
     overwrite: bool = False,
     skip_failed: bool = False,
+    exclude: Sequence[str] = (),
     allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Convert a collection to prepared stores; the folder `out` becomes one that holds stores, a manifest and statistics.
 
+    The collection is found as by `build_manifest`, whose options these are; images that fail are listed.
+
     Raises:
-        ConfigError: an option does not fit, or stores that are there were made otherwise.
+        ConfigError: an option does not fit or has no effect, or stores that are there were made otherwise.
         DataError: no image, or a collection that contradicts itself.
         RunFolderError: `out` cannot be written, has no room, or is being written by another process.
     """
@@ -102,9 +106,21 @@ def convert(
     out = _place(local(out), paths)
     with _locked(out):
         sweep(out)
-        source, failed = _collection(
-            paths, out, configured(options) if options else (), group, workers, allow_outside, progress
+        chosen = configured(options) if options else ()
+        entries, manifests = found(paths, chosen, options, group, exclude=exclude, allow_outside=allow_outside)
+        for entry in (entry for manifest in manifests for entry in entries_of(manifest, allow_outside=allow_outside)):
+            entry.safe()
+        results = examine_all(
+            entries,
+            chosen,
+            workers=workers,
+            progress=lambda done, total: progress("checking", done, total),
+            journal=out / STATE / "examined.jsonl",
         )
+        failed, good = _sound(entries, results)
+        if not good and not manifests:
+            raise DataError(f"none of {len(entries)} images can be read. {failed[0][1]}")
+        source = put_together(manifests, [entry for entry, _ in good], [facts for _, facts in good], group)
         jobs = _jobs(source, [file for file, _ in failed], out, settings)
         todo, there = _sorted(jobs, overwrite)
         _room(out, todo)
@@ -113,19 +129,21 @@ def convert(
                 (out / name).unlink(missing_ok=True)  # they come last: as long as they are there, all is well
         outcomes = _recalled(there, workers, progress) | _converted(todo, workers, scheduler, out, progress)
         failed += [(job.file, outcomes[job.target].error) for job in jobs if outcomes[job.target].error]
-        good = [row for row, job in enumerate(jobs) if not outcomes[job.target].error]
-        found = [outcomes[jobs[row].target] for row in good]
-        if found and (skip_failed or not failed):
-            _write_statistics(out / STATISTICS, found)
-            _manifest(source.take(good), [jobs[row] for row in good], found, out).write(out / MANIFEST, relative_to=out)
+        whole = [row for row, job in enumerate(jobs) if not outcomes[job.target].error]
+        made = [outcomes[jobs[row].target] for row in whole]
+        if made and (skip_failed or not failed):
+            _write_statistics(out / STATISTICS, made)
+            _manifest(source.take(whole), [jobs[row] for row in whole], made, out).write(
+                out / MANIFEST, relative_to=out
+            )
     return Report(
         out=out,
-        converted=sum(not entry.skipped for entry in found),
-        kept=sum(entry.skipped for entry in found),
+        converted=sum(not entry.skipped for entry in made),
+        kept=sum(entry.skipped for entry in made),
         failed=tuple(failed),
-        source_bytes=sum(jobs[row].facts["bytes"] for row in good),
-        bytes=sum(entry.facts["bytes"] for entry in found),
-        voxel_bytes=sum(voxel_bytes(entry.facts) for entry in found),
+        source_bytes=sum(jobs[row].facts["bytes"] for row in whole),
+        bytes=sum(entry.facts["bytes"] for entry in made),
+        voxel_bytes=sum(voxel_bytes(entry.facts) for entry in made),
         seconds=time.monotonic() - begun,
     )
 
@@ -163,43 +181,14 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def _collection(
-    paths: Sequence[str | Path],
-    out: Path,
-    readers: tuple[Reader, ...],
-    group: str | None,
-    workers: int | None,
-    allow_outside: bool,
-    progress: Progress,
-) -> tuple[Manifest, list[tuple[str, str]]]:
-    """The manifest of all images that can be read, and what is wrong with the others."""
-    entries, manifests = gather(paths, readers, allow_outside=allow_outside)
-    require_files(entries)
-    for entry in (entry for manifest in manifests for entry in entries_of(manifest, allow_outside=allow_outside)):
-        entry.safe()
-    refuse_repeats(entries, manifests)
-    names = dict.fromkeys(name for entry in entries for name in entry.said)
-    if group is not None and not manifests and group not in names:
-        raise ConfigError(f"no column is called '{group}' for the groups: {nearest(group, names)}")
-    results = examine_all(
-        entries,
-        readers,
-        workers=workers,
-        progress=lambda done, total: progress("checking", done, total),
-        journal=out / STATE / "examined.jsonl",
-    )
+def _sound(
+    entries: Sequence[Entry], results: Sequence[Examined]
+) -> tuple[list[tuple[str, str]], list[tuple[Entry, dict[str, Any]]]]:
+    """What is wrong with some images, by file, and the others with their facts."""
     wrong = [_wrong(entry, result) for entry, result in zip(entries, results, strict=True)]
     failed = [(entry.file, text) for entry, text in zip(entries, wrong, strict=True) if text]
-    good = [
-        (entry, result.facts or {}) for entry, result, text in zip(entries, results, wrong, strict=True) if not text
-    ]
-    built = [assemble([entry for entry, _ in good], [facts for _, facts in good], group)] if good else []
-    if not built and not manifests:
-        raise DataError(f"none of {len(entries)} images can be read. {failed[0][1]}")
-    source = joined([*manifests, *built])
-    for text in divided_groups(source).values():
-        raise DataError(text)
-    return source, failed
+    facts = [result.facts or {} for result in results]
+    return failed, [(entry, fact) for entry, fact, text in zip(entries, facts, wrong, strict=True) if not text]
 
 
 def _wrong(entry: Entry, result: Examined) -> str:

@@ -51,7 +51,9 @@ def configured(options: Iterable[str]) -> tuple[Reader, ...]:
         key, equals, value = option.partition("=")
         name, dot, field = key.partition(".")
         if not (equals and dot):
-            raise ConfigError(f"expected a reader's option such as nifti.affine=sform, got '{option}'.")
+            raise ConfigError(
+                f"expected a reader's option such as nifti.affine=sform, got '{option}'; paths come before options."
+            )
         if name not in names:
             raise ConfigError(f"no reader is called '{name}': {nearest(name, names)}")
         typed[name][field] = Typed(value)

@@ -10,6 +10,7 @@ import numpy as np
 from core.errors import GeometryError, UnsupportedError
 from datasets.image import Flag
 from datasets.readers._dicom_header import Header
+from datasets.readers._typed import typed
 
 _TOLERANCE = 0.01  # of the distance between slices; scanners write positions to about 0.001 mm
 _PARALLEL = 1e-4  # largest difference of direction cosines within one volume
@@ -89,7 +90,7 @@ def _step(
         )
         if uneven == "refuse":
             lost = " (a slice is missing)" if _multiple(gaps, usual) else ""
-            raise GeometryError(f"{path}: {text}{lost}; find it, or read it with Dicom(uneven='accept').")
+            raise GeometryError(f"{path}: {text}{lost}; find it, or read it with {typed('dicom.uneven=accept')}.")
         flags.append(Flag("uneven_spacing", f"{text[0].upper()}{text[1:]}; the mean is the spacing."))
     drift = positions - positions[0] - np.outer(np.arange(len(positions)), step)
     drift -= np.outer(drift @ normal, normal)

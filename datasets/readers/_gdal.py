@@ -19,6 +19,7 @@ from core.preprocess import Window
 from datasets.handles import borrow, discard
 from datasets.image import Source
 from datasets.readers import _tiff
+from datasets.readers._typed import typed
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class SceneSource(Source):
         if size > self.max_bytes:
             raise BudgetError(
                 f"{self.handle.path}: expected windows of at most {self.max_bytes / 1e9:g} GB, {_text(window)} takes "
-                f"{size / 1e9:.1f} GB; read smaller windows, or raise option `max_bytes`."
+                f"{size / 1e9:.1f} GB; read smaller windows, or raise the budget: "
+                f"{typed(f'geotiff.max_bytes={size}')}."
             )
         return self._ask("read", window, [self.indexes[band] for band in bands])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from core.errors import ConfigError, DamagedError, UnsafeError, UnsupportedError, nearest
+from datasets.readers._typed import typed
 
 Axes = Literal["yx", "byx", "yxb", "zyx"]
 
@@ -96,18 +98,19 @@ def choose(path: Path, found: list[Variable], wanted: tuple[str, ...], axes: Axe
         )
     if not chosen:
         raise UnsupportedError(
-            f"{path}: expected arrays of numbers with axes '{axes}', found {_listed(found)}; choose with option `axes` "
-            "and `variables`."
+            f"{path}: expected arrays of numbers with axes '{axes}', found {_listed(found)}; choose with "
+            f"{typed('hdf.axes=...', 'hdf.variables=[NAME,NAME]')}."
         )
     odd = [v for v in chosen if not v.dtype or len(_essential(v.shape, axes)) != (2 if axes == "yx" else 3)]
     if odd or len({_essential(v.shape, axes) for v in chosen}) > 1 or len({v.dtype for v in chosen}) > 1:
         raise UnsupportedError(
             f"{path}: expected arrays of one shape and type with axes '{axes}', got {_listed(odd or chosen)}; choose by "
-            "their names with Hdf(variables=(...))."
+            f"their names, such as {typed(f'hdf.variables=[{_example(chosen)}]')}."
         )
     if axes in ("byx", "yxb") and len(chosen) > 1:
         raise UnsupportedError(
-            f"{path}: expected one array whose axis is the bands, got {_listed(chosen)}; name it in `variables`."
+            f"{path}: expected one array whose axis is the bands, got {_listed(chosen)}; name it: "
+            f"{typed(f'hdf.variables=[{chosen[0].name}]')}."
         )
     return chosen
 
@@ -157,6 +160,13 @@ def _essential(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
     while len(shape) > len(axes) and shape[0] == 1:
         shape = shape[1:]
     return shape
+
+
+def _example(variables: list[Variable]) -> str:
+    """Two arrays that go together, as an option is typed: of the shape and type that most have."""
+    kinds = Counter((v.shape, v.dtype) for v in variables if v.dtype)
+    kind = max(kinds, key=lambda kind: kinds[kind]) if kinds else None
+    return ",".join([v.name.rpartition("/")[2] for v in variables if (v.shape, v.dtype) == kind][:2]) or "NAME,NAME"
 
 
 def _listed(variables: Iterable[Variable]) -> str:

@@ -12,6 +12,7 @@ from core.errors import BudgetError, DamagedError, GeometryError, UnsupportedErr
 from core.geometry import Affine
 from datasets.image import Flag
 from datasets.readers._gzip import MOST_PACKED
+from datasets.readers._typed import typed
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -164,7 +165,7 @@ def check_length(path: Path, needed: int, zipped: bool, max_bytes: int) -> None:
     if needed > max_bytes:
         raise BudgetError(
             f"{path}: its header declares {needed / 2**30:.1f} GiB, the budget is {max_bytes / 2**30:.1f} GiB; "
-            "remove it, or raise Nifti(max_bytes=...) if it is genuine."
+            f"remove it, or read it with {typed(f'nifti.max_bytes={needed}')} if it is genuine."
         )
     if have * (MOST_PACKED if zipped else 1) < needed:
         raise DamagedError(
@@ -206,7 +207,7 @@ def world(path: Path, header: Nifti1Header, shape: tuple[int, ...], policy: str)
         if apart > _TOLERANCE_MM:
             raise GeometryError(
                 f"{path}: its sform and qform disagree by up to {apart:.3g} mm, left and right may be exchanged; "
-                "mend the header, or choose with Nifti(affine='sform') or Nifti(affine='qform')."
+                f"mend the header, or choose: {typed('nifti.affine=sform')}, or qform."
             )
     flags = _other_sizes(header, matrix) if name == "sform" else []
     matrix[:3] *= unit
@@ -220,12 +221,12 @@ def _chosen(path: Path, header: Nifti1Header, policy: str) -> str:
         if not known:
             raise GeometryError(
                 f"{path}: its orientation is unknown (qform and sform are both unset): set one, or read it with "
-                "Nifti(affine='spacing') to take the stored axes for RAS+."
+                f"{typed('nifti.affine=spacing')} to take the stored axes for RAS+."
             )
         return known[0]
     if policy != "spacing" and policy not in known:
         raise GeometryError(
-            f"{path}: Nifti(affine='{policy}') was asked for, but the file's {policy} is not set; choose another."
+            f"{path}: nifti.affine={policy} was asked for, but the file's {policy} is not set; choose another."
         )
     return policy
 

@@ -19,6 +19,7 @@ from core.bands import RGB, BandNames
 from core.errors import BandError, ConfigError, DamagedError, GeometryError
 from core.geometry import Georeference, Spacing
 from datasets.image import Flag
+from datasets.readers._typed import typed
 
 _EQUATOR, _ECCENTRICITY = 6378137.0, 0.00669437999014  # WGS84: semi-major axis in m, first eccentricity squared
 _POLE = 89.999  # degrees; beyond it a degree of longitude has no length
@@ -158,9 +159,9 @@ def _crosses(crs: str, corners: list[tuple[float, float]]) -> bool:
 
 
 def band_names(
-    path: Path, given: BandNames, described: Sequence[str | None], colours: Sequence[str]
+    option: str, path: Path, given: BandNames, described: Sequence[str | None], colours: Sequence[str]
 ) -> tuple[BandNames, tuple[Flag, ...]]:
-    """Name the bands: as `given`, else by their descriptions, else by their colours, else band_1, band_2, ...
+    """Name the bands: as `given` by `option`, else by their descriptions, else by their colours, else band_1, band_2, ...
 
     Raises:
         BandError: not as many are given as the file has, one twice, or its own names in another order.
@@ -169,13 +170,13 @@ def band_names(
     if given:
         if len(given) != len(described) or len(set(given)) != len(given):
             raise BandError(
-                f"{path}: expected {len(described)} different band names, one for each band, got {given}; mend option "
-                "`bands`."
+                f"{path}: expected {len(described)} different band names, one for each band, got {given}; mend "
+                f"{typed(f'{option}=[...]')}, or leave out files that have another number."
             )
         if any(name in texts and texts.index(name) != number for number, name in enumerate(given)):
             raise BandError(
-                f"{path}: its own band names are {tuple(texts)}, option `bands` gives them in another order {given}; leave "
-                "the option out and choose bands by name."
+                f"{path}: its own band names are {tuple(texts)}, the option {option} gives them in another order "
+                f"{given}; leave the option out and choose bands by name."
             )
         return given, ()
     if all(texts) and len(set(texts)) == len(texts):
@@ -187,7 +188,10 @@ def band_names(
     if set(names) == set(RGB):
         return names, ()
     return names, (
-        Flag("unnamed_bands", f"The file does not name all {len(names)} bands; name them with option `bands`."),
+        Flag(
+            "unnamed_bands",
+            f"The file does not name all {len(names)} bands; name them with {typed(f'{option}=[...]')}.",
+        ),
     )
 
 
@@ -205,12 +209,14 @@ def nodata_values(
     if given:
         if len(given) not in (1, len(said)):
             raise BandError(
-                f"{path}: expected one nodata value, or {len(said)}, one for each band, got {len(given)}; mend option "
-                "`nodata`."
+                f"{path}: expected one nodata value, or {len(said)}, one for each band, got {len(given)}; mend "
+                f"{typed('geotiff.nodata=[...]')}."
             )
         values = [representable(value, dtype) for value in given] * (len(said) if len(given) == 1 else 1)
         if None in values:
-            raise ConfigError(f"{path}: nodata {given} cannot occur in {dtype} voxels; mend option `nodata`.")
+            raise ConfigError(
+                f"{path}: nodata {given} cannot occur in {dtype} voxels; mend {typed('geotiff.nodata=[...]')}."
+            )
         return tuple(values), ()
     kept = [None if value is None else representable(value, dtype) for value in said]
     lost = sorted({str(value) for value, one in zip(said, kept, strict=True) if value is not None and one is None})

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BudgetError, DamagedError, UnsafeError
+from datasets.readers._typed import typed
 from datasets.readers._zarr_codecs import BrokenError, Decode, crc, decoder
 from datasets.readers._zarr_metadata import ArrayFacts
 
@@ -94,10 +95,11 @@ def check_budget(store: Path, window: tuple[int, ...], chunk: tuple[int, ...], d
         BudgetError: it is beyond `max_bytes`.
     """
     for what, shape in (("a window", window), ("one chunk", chunk)):
-        if math.prod(shape) * dtype.itemsize > max_bytes:
+        needed = math.prod(shape) * dtype.itemsize
+        if needed > max_bytes:
             raise BudgetError(
-                f"{store}: {what} {shape} of {dtype} takes {math.prod(shape) * dtype.itemsize / 2**30:.1f} GiB, the budget "
-                f"is {max_bytes / 2**30:.1f} GiB; read smaller windows, or raise zarr_array.max_bytes."
+                f"{store}: {what} {shape} of {dtype} takes {needed / 2**30:.1f} GiB, the budget is {max_bytes / 2**30:.1f} GiB; "
+                f"read smaller windows, or raise the budget: {typed(f'zarr_array.max_bytes={needed}')}."
             )
 
 

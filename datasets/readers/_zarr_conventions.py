@@ -16,6 +16,7 @@ from core.errors import DamagedError, GeometryError, UnsupportedError
 from core.geometry import Georeference, Spacing
 from datasets.image import Flag
 from datasets.readers._scene import Crs, is_crs_text, located, named_crs, nodata_values, scalings
+from datasets.readers._typed import typed
 from datasets.readers._zarr_metadata import Document
 
 _LETTERS = {
@@ -64,7 +65,7 @@ def axes_of(store: Path, ndim: int, names: tuple[str, ...] | None, wanted: str) 
         said = f"was read with axes '{wanted}'"
     raise UnsupportedError(
         f"{store}: expected {ndim} axes out of t c z y x with y and x among them, the array {said}; say which is which with "
-        f"the option axes ({examples})."
+        f"{typed('zarr_array.axes=...')} ({examples})."
     )
 
 
@@ -112,7 +113,7 @@ def multiscale_of(store: Path, attributes: Document) -> Multiscale | None:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DamagedError(
             f"{store}: expected OME-Zarr multiscales of version 0.4 or 0.5, but they are damaged or of another version "
-            f"({type(error).__name__}: {error}); mend the metadata, or read one level with the option array."
+            f"({type(error).__name__}: {error}); mend the metadata, or read one level with {typed('zarr_array.array=NAME')}."
         ) from None
 
 

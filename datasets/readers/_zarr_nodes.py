@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError, DamagedError, DataError, MissingDataError, UnsupportedError, nearest
+from datasets.readers._typed import typed
 from datasets.readers._zarr_metadata import ArrayFacts, Codec, Document, array_facts, document, fill_of
 from datasets.safety import inside
 
@@ -254,7 +255,8 @@ def choose(store: Path, group: GroupNode, wanted: str, ignored: set[str]) -> Arr
         inner = f"; it holds the groups {', '.join(group.groups)}, open one of them" if group.groups else ""
         raise UnsupportedError(f"{store}: expected a Zarr group with an array, it has none{inner or '; remove it'}.")
     raise UnsupportedError(
-        f"{store}: expected one array, the group holds several: {', '.join(candidates)}; choose with zarr_array.array=NAME."
+        f"{store}: expected one array, the group holds several: {', '.join(candidates)}; choose with "
+        f"{typed(f'zarr_array.array={candidates[0]}')}."
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
@@ -20,7 +20,9 @@ from core.errors import GeometryError, UnsupportedError
 from core.preprocess import Window
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers import geotiff
+from datasets.readers._typed import on_behalf_of, typed
 from datasets.readers.base import Reader
+from datasets.times import as_time
 
 _FILE = re.compile(
     r"(?P<scene>.+?)[_.](?P<band>(?:S[RT]_)?B(?P<number>\d{1,2})(?P<letter>A?)(?:_VCID_[12])?)(?:_\d\dm)?\.(?:tiff?|jp2)",
@@ -28,6 +30,7 @@ _FILE = re.compile(
 )
 T = TypeVar("T")
 
+_MTL = 1 << 20  # characters of a scene's metadata that are read; it has some 10,000
 _MOST = 4096  # names in a folder that are looked at; a scene has a few dozen files
 
 _TM = {1: "blue", 2: "green", 3: "red", 4: "nir", 5: "swir_1", 6: "thermal", 7: "swir_2", 8: "pan"}
@@ -96,7 +99,8 @@ class BandFiles(Reader):
         """
         reader = geotiff.GeoTiff(nodata=self.nodata, level=self.level, sparse=self.sparse, jp2=self.jp2)
         files = _band_files(path)
-        images = [_single(reader.open(file.path)) for file in files]
+        with on_behalf_of("band_files", [field.name for field in fields(self)]):
+            images = [_single(reader.open(file.path)) for file in files]
         kept, left_out = self._one_resolution(path, images)
         first = images[kept[0]]
         for position in kept[1:]:
@@ -107,7 +111,11 @@ class BandFiles(Reader):
         if left_out:
             text = ", ".join(f"{files[i].band} ({images[i].spacing.values[0]:g} m)" for i in left_out)
             flags.append(
-                Flag("other_resolution", f"Left out, because of their resolution: {text}; see option `resolution_m`.")
+                Flag(
+                    "other_resolution",
+                    f"Left out, because of their resolution: {text}; to read them: "
+                    f"{typed(f'band_files.resolution_m={images[left_out[0]].spacing.values[0]:g}')}.",
+                )
             )
         return LazyImage(
             path=path,
@@ -124,6 +132,7 @@ class BandFiles(Reader):
             levels=first.levels,
             level=self.level,
             flags=tuple(flags),
+            time=_acquired(path),
         )
 
     def _one_resolution(self, path: Path, images: list[LazyImage]) -> tuple[list[int], list[int]]:
@@ -136,7 +145,8 @@ class BandFiles(Reader):
         if not near:
             sizes = ", ".join(f"{size:g}" for size in sorted(groups))
             raise UnsupportedError(
-                f"{path}: expected bands of {wanted:g} m, got bands of {sizes} m; choose one with option `resolution_m`."
+                f"{path}: expected bands of {wanted:g} m, got bands of {sizes} m; choose one with "
+                f"{typed(f'band_files.resolution_m={min(groups):g}')}."
             )
         kept = [position for size in near for position in groups[size]]
         return kept, [position for position in range(len(images)) if position not in kept]
@@ -190,6 +200,21 @@ def _band_files(folder: Path) -> list[_BandFile]:
     return sorted(found, key=lambda file: (file.number, file.letter, file.band, file.path))
 
 
+def _acquired(folder: Path) -> str | None:
+    """When a Landsat scene was taken, as its `_MTL.txt` says; None without one, or where it is of another form."""
+    listed = list(folder.glob("*_MTL.txt"))
+    if len(listed) != 1:
+        return None
+    with listed[0].open(encoding="utf-8", errors="replace") as file:
+        said = dict(
+            re.findall(r'^\s*(DATE_ACQUIRED|SCENE_CENTER_TIME)\s*=\s*"?([^"\s]+)"?', file.read(_MTL), re.MULTILINE)
+        )
+    try:
+        return as_time("T".join([said["DATE_ACQUIRED"], said["SCENE_CENTER_TIME"]]))
+    except (KeyError, ValueError):
+        return None
+
+
 def _single(image: LazyImage) -> LazyImage:
     if image.shape[0] != 1:
         raise UnsupportedError(
@@ -227,7 +252,7 @@ def _common(path: Path, file: _BandFile) -> str:
     if sensor is None or file.number not in sensor:
         raise UnsupportedError(
             f"{path}: expected a product of Landsat 4 to 9, Sentinel-2 or HLS to name its bands, got {file.path.name}; "
-            "set option `names` to number."
+            f"number them with {typed('band_files.names=number')}."
         )
     if file.letter:
         return "nir_narrow"

@@ -24,6 +24,7 @@ from datasets.image import Flag, LazyImage, Source
 from datasets.readers._dicom_geometry import placed
 from datasets.readers._dicom_header import PLAIN, Header, Pixels, is_dicom, is_slice, read_header
 from datasets.readers._orientation import Orientation, canonical
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 from datasets.safety import inside
 
@@ -116,7 +117,7 @@ class Dicom(Reader):
             listed = ", ".join(f"{count} files such as {examples[series]}" for series, count in counts[:5])
             raise UnsupportedError(
                 f"{folder}: {_NAMED} {len(counts)} mixed series ({listed}); split the folder, or choose with "
-                f"Dicom(series='{examples[wanted]}')."
+                f"{typed(f'dicom.series={examples[wanted]}')}."
             )
         return [header for header in headers if header.series == wanted]
 
@@ -125,7 +126,7 @@ class Dicom(Reader):
         if burned and self.burned_in == "refuse":
             raise UnsafeError(
                 f"{burned[0].path}: says that text is burned into its pixels (BurnedInAnnotation), which may name the "
-                "patient; remove the text, or read it with Dicom(burned_in='accept')."
+                f"patient; remove the text, or read it with {typed('dicom.burned_in=accept')}."
             )
         if burned:
             return [Flag("burned_in", "The file says that text is burned into its pixels.")]
@@ -138,7 +139,8 @@ class Dicom(Reader):
         if declared > self.max_bytes:
             raise BudgetError(
                 f"{path}: its headers declare {declared / 2**30:.1f} GiB of values, the budget is "
-                f"{self.max_bytes / 2**30:.1f} GiB; remove it, or raise Dicom(max_bytes=...) if it is genuine."
+                f"{self.max_bytes / 2**30:.1f} GiB; remove it, or read it with "
+                f"{typed(f'dicom.max_bytes={declared}')} if it is genuine."
             )
 
     def _single(self, path: Path, header: Header, planes: list[Plane], flags: list[Flag]) -> LazyImage:
@@ -187,7 +189,9 @@ class Dicom(Reader):
         first = headers[0]
         names: BandNames = ("intensity",) if first.pixels.samples == 1 else RGB
         if self.bands and len(self.bands) != len(names):
-            raise BandError(f"{path}: expected {len(names)} band names, got {self.bands}; give one for each.")
+            raise BandError(
+                f"{path}: expected {len(names)} band names, got {self.bands}; mend {typed('dicom.bands=[...]')}."
+            )
         slopes = {(plane.slope, plane.intercept) for plane in planes}
         dtype = _dtype(first.pixels, slopes)
         if len(slopes) > 1:

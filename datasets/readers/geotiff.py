@@ -19,8 +19,10 @@ from datasets.handles import discard
 from datasets.image import Flag, LazyImage
 from datasets.readers import _scene, _tiff
 from datasets.readers._gdal import Handle, SceneSource, reason
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 from datasets.safety import local
+from datasets.times import as_time
 
 _JP2 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _BESIDE = (".aux.xml", ".msk", ".ovr")
@@ -76,7 +78,7 @@ class GeoTiff(Reader):
             tiff = _tiff.is_tiff(file.read(16))
         if not tiff and not self.jp2:
             raise UnsupportedError(
-                f"{path}: expected a GeoTIFF, got JPEG 2000; allow it with option `jp2` (geotiff.jp2=true), or convert it."
+                f"{path}: expected a GeoTIFF, got JPEG 2000; allow it with {typed('geotiff.jp2=true')}, or convert it."
             )
         if self.sidecars:
             _only_tiffs_beside(path)
@@ -84,7 +86,8 @@ class GeoTiff(Reader):
         overviews = _overviews(path, pages) if tiff else []
         if not 0 <= self.level <= len(overviews):
             raise UnsupportedError(
-                f"{path}: expected a level from 0 to {len(overviews)}, got {self.level}; mend option `level`."
+                f"{path}: expected a level from 0 to {len(overviews)}, got {self.level}; choose with "
+                f"{typed('geotiff.level=0')}, and so on."
             )
         stat = path.stat()
         handle = Handle(
@@ -114,7 +117,7 @@ class GeoTiff(Reader):
         def each(values: Sequence[Any]) -> list[Any]:
             return [values[index - 1] for index in indexes]
 
-        names, flags = _scene.band_names(path, self.bands, each(dataset.descriptions), each(colours))
+        names, flags = _scene.band_names("geotiff.bands", path, self.bands, each(dataset.descriptions), each(colours))
         said, unread = _said_nodata(dataset, page, indexes)
         nodata, more = _scene.nodata_values(path, self.nodata, said, dtype)
         georeference, spacing, placed = self._place(path, dataset, page)
@@ -151,6 +154,7 @@ class GeoTiff(Reader):
             levels=((int(dataset.height), int(dataset.width)), *overviews),
             level=self.level,
             flags=(*flags, *marked, *unread, *more, *placed, *found, *_beside(path, self.sidecars)),
+            time=_acquired(dataset),
         )
 
     def _place(self, path: Path, dataset: Any, page: _tiff.Directory | None) -> tuple[Any, Spacing, tuple[Flag, ...]]:
@@ -169,7 +173,8 @@ class GeoTiff(Reader):
             flag = Flag("no_crs", "The file has no coordinate reference system: the size of its pixels is not known.")
         if self.crs == "require":
             raise GeometryError(
-                f"{path}: expected a CRS and a transform. {flag.text} Set them in the file, or accept it with option `crs`."
+                f"{path}: expected a CRS and a transform. {flag.text} Set them in the file, or accept it with "
+                f"{typed('geotiff.crs=accept')}."
             )
         return None, Spacing.pixels(2), (flag,)
 
@@ -192,7 +197,7 @@ class GeoTiff(Reader):
         if self.sparse == "refuse":
             raise UnsupportedError(
                 f"{path}: expected a whole scene, but it is sparse: {count} and the file has no nodata value for them; set "
-                "one in the file, or choose with option `sparse`: `invalid` or `fill`."
+                f"one in the file, or choose: {typed('geotiff.sparse=invalid')}, or fill."
             )
         meaning = "not measured" if self.sparse == "invalid" else "measured zeros"
         return self.sparse == "invalid", (Flag("sparse", f"{count}; they are taken as {meaning}."),)
@@ -202,7 +207,8 @@ class GeoTiff(Reader):
         if needed > self.max_bytes:
             raise BudgetError(
                 f"{path}: expected blocks of at most {self.max_bytes / 1e9:g} GB, its blocks of {block[0]} x {block[1]} "
-                f"pixels take {needed / 1e9:.1f} GB; write it in tiles, or raise option `max_bytes`."
+                f"pixels take {needed / 1e9:.1f} GB; write it in tiles, or raise the budget: "
+                f"{typed(f'geotiff.max_bytes={needed}')}."
             )
 
 
@@ -236,7 +242,7 @@ def _checked(path: Path, handle: Handle, page: _tiff.Directory | None, palette: 
     if "palette" in colours and palette == "refuse":
         raise UnsupportedError(
             f"{path}: expected measured values, got a colour table; expand it to red, green, blue, or read its numbers "
-            "with option `palette` (geotiff.palette=index)."
+            f"with {typed('geotiff.palette=index')}."
         )
     if "cyan" in colours:
         raise UnsupportedError(f"{path}: expected bands of a scene, got printer's colours (CMYK); convert it to RGB.")
@@ -302,10 +308,19 @@ def _only_tiffs_beside(path: Path) -> None:
                     raise UnsafeError(f"{beside}: expected a TIFF beside {path.name}, got another kind; remove it.")
 
 
+def _acquired(dataset: Any) -> str | None:
+    """When the scene was taken, as GDAL's metadata of a scene say; TIFF's own date is when the file was written."""
+    said = dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME")
+    try:
+        return None if said is None else as_time(said)
+    except ValueError:
+        return None
+
+
 def _beside(path: Path, read: bool) -> tuple[Flag, ...]:
     names = [path.name + ending for ending in _BESIDE]
     found = [name for name in names if path.with_name(name).exists()]
     if not found:
         return ()
-    text = "read too (overviews excepted)" if read else "not read; option `sidecars` reads them"
+    text = "read too (overviews excepted)" if read else f"not read; {typed('geotiff.sidecars=true')} reads them"
     return (Flag("sidecar", f"Beside the file lies {', '.join(found)}, {text}."),)

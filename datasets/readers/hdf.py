@@ -22,6 +22,7 @@ from datasets.handles import borrow_file
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers import _eos, _hdf4, _hdf5, _scene
 from datasets.readers._hdf_variable import Axes, Variable, choose, physical, squeezed
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 
 _HDF5, _HDF4, _NETCDF3 = b"\x89HDF\r\n\x1a\n", b"\x0e\x03\x13\x01", (b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -93,7 +94,8 @@ class Hdf(Reader):
         nodata, more = _scene.nodata_values(path, (), [variable.fill for variable in per_band], dtype)
         flags = [*flags, *more]
         if any(divides for _, _, divides in scales) and self.scale == "auto":
-            text = "The file's scale_factor is above 1 for values near 1: it was taken for a divisor (Hdf(scale=...))."
+            text = "The file's scale_factor is above 1 for values near 1, and was taken for a divisor; for a factor: "
+            text += f"{typed('hdf.scale=multiply')}."
             flags.append(Flag("scale_divides", text))
         if any(variable.gaps for variable in chosen):
             flags.append(Flag("unwritten_blocks", "Some blocks were never written; they are not measured."))
@@ -118,7 +120,7 @@ class Hdf(Reader):
         short = [variable.name.rpartition("/")[2] for variable in chosen]
         names = short if len(set(short)) == len(short) else [variable.name for variable in chosen]
         described: list[str | None] = [*names] if len(names) == count else [None] * count
-        return _scene.band_names(path, self.bands, described, [""] * count)
+        return _scene.band_names("hdf.bands", path, self.bands, described, [""] * count)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class HdfSource(Source):
         if count * dtype.itemsize > self.max_bytes:
             raise BudgetError(
                 f"{self.path}: expected at most {self.max_bytes / 2**30:.1f} GiB in one read, {count} values take more; read "
-                "it by windows or raise Hdf(max_bytes=...)."
+                f"it by windows or raise the budget: {typed(f'hdf.max_bytes={count * dtype.itemsize}')}."
             )
         values = self._values(window, bands)
         if values.nbytes <= _REMEMBERED:

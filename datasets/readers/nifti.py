@@ -20,6 +20,7 @@ from core.preprocess import Window
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers import _gzip, _nifti_header
 from datasets.readers._orientation import Orientation, canonical
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 
 _SLACK = 1 << 20  # bytes allowed after the last voxel
@@ -101,12 +102,13 @@ class Nifti(Reader):
         if self.fourth_axis == "refuse":
             raise UnsupportedError(
                 f"{path}: expected a 3D volume, got 4D {dimensions}; split it into one file per volume, or say what the "
-                "fourth axis is: Nifti(fourth_axis='bands') or Nifti(fourth_axis='first') "
-                "(typed: nifti.fourth_axis=bands)."
+                f"fourth axis is: {typed('nifti.fourth_axis=bands')}, or first to read the first volume alone."
             )
         if self.fourth_axis == "first":
             return 1, [Flag("first_volume", f"it holds {count} volumes, of which only the first is read")]
-        flag = Flag("unnamed_bands", f"its {count} volumes are bands without names; name them by nifti.bands=[...]")
+        flag = Flag(
+            "unnamed_bands", f"its {count} volumes are bands without names; name them: {typed('nifti.bands=[...]')}"
+        )
         return count, [] if self.bands else [flag]
 
     def _names(self, path: Path, volumes: int) -> tuple[str, ...]:
@@ -114,7 +116,8 @@ class Nifti(Reader):
         names = self.bands or default
         if len(names) != volumes or len(set(names)) != len(names):
             raise BandError(
-                f"{path}: expected {volumes} different band names, got {len(names)} {tuple(names)}; set nifti.bands."
+                f"{path}: expected {volumes} different band names, got {len(names)} {tuple(names)}; mend "
+                f"{typed('nifti.bands=[...]')}."
             )
         return tuple(names)
 

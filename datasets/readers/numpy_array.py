@@ -15,6 +15,7 @@ from core.errors import BandError, BudgetError, DamagedError, UnsupportedError
 from core.geometry import Spacing
 from core.preprocess import Window
 from datasets.image import Flag, LazyImage, Source
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 
 _MAGIC = b"\x93NUMPY"
@@ -56,12 +57,16 @@ class NumpyArray(Reader):
         spatial = "zyx" if "z" in sizes else "yx"
         size, count = tuple(sizes[axis] for axis in spatial), sizes.get("c", 1)
         if self.bands and len(self.bands) != count:
-            raise BandError(f"{path}: has {count} bands, numpy_array.bands names {len(self.bands)}: {self.bands}.")
+            raise BandError(
+                f"{path}: has {count} bands, got {len(self.bands)} names {self.bands}; mend {typed('numpy_array.bands=[...]')}."
+            )
         flags = [
             Flag("no_geometry", f"{path}: an .npy file states no voxel size and no place; distances are in voxels.")
         ]
         if not self.bands:
-            flags.append(Flag("unnamed_bands", f"{path}: it names no bands; name them with numpy_array.bands."))
+            flags.append(
+                Flag("unnamed_bands", f"{path}: it names no bands; name them with {typed('numpy_array.bands=[...]')}.")
+            )
         slowest = next(axis for axis in (letters[::-1] if stored.fortran else letters) if axis != "c")
         dtype = np.dtype(stored.dtype)
         return LazyImage(
@@ -82,7 +87,7 @@ class NumpyArray(Reader):
         said = f"axes '{self.axes}' were given" if self.axes else "an .npy file does not name them"
         raise UnsupportedError(
             f"{path}: expected {ndim} axes out of c z y x with y and x among them, {said}; say which is which with "
-            "numpy_array.axes (zyx for a volume, cyx or yxc for bands, czyx)."
+            f"{typed('numpy_array.axes=...')} (zyx for a volume, cyx or yxc for bands, czyx)."
         )
 
 
@@ -129,7 +134,7 @@ class NumpySource(Source):
         if needed > self.max_bytes:
             raise BudgetError(
                 f"{self.path}: a window {shape} takes {needed / 2**30:.1f} GiB, the budget is {self.max_bytes / 2**30:.1f} "
-                "GiB; read smaller windows, or raise numpy_array.max_bytes."
+                f"GiB; read smaller windows, or raise the budget: {typed(f'numpy_array.max_bytes={needed}')}."
             )
         _check_length(self.path, self.stored)  # a mapped file that was cut since would end the process
         order: Literal["C", "F"] = "F" if self.stored.fortran else "C"

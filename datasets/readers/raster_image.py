@@ -19,6 +19,7 @@ from core.geometry import Spacing
 from core.preprocess import Window
 from datasets.image import LazyImage, Source
 from datasets.readers._tiff import belongs_to
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class RasterImage(Reader):
         if height * width > self.max_pixels:
             raise BudgetError(
                 f"{path}: expected at most {self.max_pixels / 1e6:g} megapixels, the header says {height} x {width} "
-                f"({height * width / 1e6:.0f}); remove it or raise RasterImage(max_pixels=...) if it is genuine."
+                f"({height * width / 1e6:.0f}); remove it, or read it with "
+                f"{typed(f'raster_image.max_pixels={height * width}')} if it is genuine."
             )
         size = (width, height) if facts.orientation >= 5 else (height, width)
         bands = RGB if facts.samples >= 3 else ("gray",)

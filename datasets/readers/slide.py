@@ -34,6 +34,7 @@ from core.preprocess import Window
 from datasets.handles import borrow_file, discard
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers._tiff import belongs_to, directories, is_tiff
+from datasets.readers._typed import typed
 from datasets.readers.base import Reader
 
 _BLOCK = 256  # where a level has no tiles of its own
@@ -79,7 +80,9 @@ class Slide(Reader):
                 f"{path}: expected a level from 0 to {len(facts.levels) - 1}, got {self.level}; the sizes are {facts.levels}."
             )
         if self.bands and len(self.bands) != len(RGB):
-            raise BandError(f"{path}: expected {len(RGB)} band names, got {self.bands}; give one for each.")
+            raise BandError(
+                f"{path}: expected {len(RGB)} band names, got {self.bands}; mend {typed('slide.bands=[...]')}."
+            )
         downsample, size = facts.downsamples[self.level], facts.levels[self.level]
         whole = abs(downsample - round(downsample)) < 1e-9
         tile = facts.tiles[self.level]
@@ -142,7 +145,8 @@ class SlideSource(Source):
             if 8 * height * width > self.max_bytes:
                 raise BudgetError(
                     f"{self.path}: expected at most {self.max_bytes / 2**30:.1f} GiB in one read, {height} x {width} pixels "
-                    "take more; read it by windows, choose a coarser level or raise Slide(max_bytes=...)."
+                    "take more; read it by windows, choose a coarser level or raise the budget: "
+                    f"{typed(f'slide.max_bytes={8 * height * width}')}."
                 )
             handle.key, handle.pixels = None, _EMPTY
             pixels = self._assembled(handle.slide, window)

@@ -21,6 +21,7 @@ from datasets.readers import _zarr_conventions as conventions
 from datasets.readers._scene import band_names
 from datasets.readers._shards import StoredArray, check_budget
 from datasets.readers._store import IMAGE, MARK, METADATA, VALID, facts_from, read_attributes
+from datasets.readers._typed import typed
 from datasets.readers._zarr_nodes import ArrayNode, GroupNode, child, choose, is_node, missing_files, node
 from datasets.readers._zarr_source import LibraryArray, ZarrSource
 from datasets.readers.base import Reader
@@ -84,6 +85,9 @@ class ZarrArray(Reader):
             raise DamagedError(
                 f"{path}: the facts of this prepared store contradict its arrays; convert the source again."
             )
+        renamed = {}
+        if self.bands:
+            renamed["bands"] = band_names("zarr_array.bands", path, self.bands, facts["bands"], ())[0]
         letters = "c" + "zyx"[4 - len(shape) :]
         source = ZarrSource(stored, stored.facts.dtype, letters, letters[1:], 0, mask)
         return LazyImage(
@@ -92,7 +96,7 @@ class ZarrArray(Reader):
             dtype=np.dtype(stored.facts.dtype),
             chunks=tuple(map(min, stored.facts.inner[1:], shape[1:])),
             source=source,
-            **(facts | ({"bands": band_names(path, self.bands, facts["bands"], ())[0]} if self.bands else {})),
+            **(facts | renamed),
         )
 
     def _stored(self, path: Path, found: ArrayNode, *, complete: bool = False) -> StoredArray:
@@ -136,7 +140,8 @@ class ZarrArray(Reader):
     def _multiscale(self, path: Path, group: GroupNode, scales: conventions.Multiscale) -> LazyImage:
         if not 0 <= self.level < len(scales.paths):
             raise UnsupportedError(
-                f"{path}: has the levels 0 to {len(scales.paths) - 1}, zarr_array.level is {self.level}."
+                f"{path}: has the levels 0 to {len(scales.paths) - 1}, got {self.level}; choose with "
+                f"{typed('zarr_array.level=0')}, and so on."
             )
         nodes = [_array(path, name, group.folder) for name in scales.paths]
         if any(len(found.shape) != len(scales.axes) for found in nodes):
@@ -165,7 +170,8 @@ class ZarrArray(Reader):
         times = sizes.get("t", 1)
         if times > 1 and not 0 <= self.time < times:
             raise UnsupportedError(
-                f"{path}: expected one moment, its time axis has {times}; choose one with zarr_array.time=0 to {times - 1}."
+                f"{path}: expected one moment, its time axis has {times}; choose one with "
+                f"{typed('zarr_array.time=0')}, to {times - 1}."
             )
         flags = []
         if found.mixed:
@@ -201,7 +207,9 @@ class ZarrArray(Reader):
         levels: tuple[tuple[int, ...], ...] = (),
     ) -> LazyImage:
         check_budget(path, (1,), found.inner, found.dtype, self.max_bytes)
-        names, more = band_names(path, self.bands, labels or (None,) * layout.shape[0], ("",) * layout.shape[0])
+        names, more = band_names(
+            "zarr_array.bands", path, self.bands, labels or (None,) * layout.shape[0], ("",) * layout.shape[0]
+        )
         flags += more
         dtype = np.dtype(np.uint8) if found.dtype.kind == "b" else found.dtype
         inner = dict(zip(layout.letters, found.inner, strict=True))

@@ -78,10 +78,16 @@ def test_the_whole_image_without_changes_is_the_image(entry):
     assert torch.equal(view.spacing, batch.spacing)
 
 
-def test_dated_frames_are_refused():
-    batch = ragged_batch(SCENE)
+def test_a_series_of_dated_frames_is_refused_and_one_dated_scene_is_not():
+    series = ragged_batch(VOLUME)
     with pytest.raises(ConfigError, match="dated series: choose a recipe of one view"):
-        _view(replace(batch, times=torch.ones(len(batch), 1, 3)), SCENE)
+        _view(replace(series, times=torch.ones(len(series), series.size[0], 3)), VOLUME)
+    batch = ragged_batch(SCENE)
+    times = torch.arange(3.0 * len(batch)).reshape(len(batch), 1, 3)
+    view, plain = _view(replace(batch, times=times), SCENE), _view(batch, SCENE)
+    assert torch.equal(view.times, times)
+    assert torch.equal(view.image, plain.image)
+    assert torch.equal(view.origin, plain.origin)
 
 
 def test_pixels_keep_their_spacing_and_origin():

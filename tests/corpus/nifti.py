@@ -49,7 +49,9 @@ def kinds() -> list[Kind]:
             _patch(280, "12f", 1, 0, 0, 0, 2, *[0] * 7, sform=True),
             Refuse(GeometryError, "invertible"),
         ),
-        Kind("sform_is_not_qform", _forms_disagree, Refuse(GeometryError, ("disagree", "Nifti(affine='sform')"))),
+        Kind(
+            "sform_is_not_qform", _forms_disagree, Refuse(GeometryError, ("disagree", "--options nifti.affine=sform"))
+        ),
         Kind("no_form_set", _patch(252, "hh", 0, 0), Refuse(GeometryError, "orientation is unknown")),
         Kind("slope_nan", _patch(112, "f", float("nan")), Refuse(DamagedError, "finite scl_slope")),
         Kind("slope_infinite", _patch(112, "f", float("inf")), Refuse(DamagedError, "finite scl_slope")),

@@ -127,8 +127,8 @@ def test_nothing_readable_writes_no_manifest(tmp_path: Path, capsys: pytest.Capt
     [
         ([], "expected at least one PATH"),
         (["{set}/nothing"], "nothing does not exist"),
-        (["{set}", "--option", "nifti.afine=sform"], "affine"),
-        (["{set}", "--option", "nifty.affine=sform"], "did you mean 'nifti'"),
+        (["{set}", "--options", "nifti.afine=sform"], "affine"),
+        (["{set}", "--options", "nifty.affine=sform"], "did you mean 'nifti'"),
         (["{set}/labels.csv", "--label", "grades"], "did you mean 'grade'"),
         (["{set}/labels.csv", "--group", "patiant"], "did you mean 'patient'"),
         (["{set}", "{set}/labels.csv"], "listed twice"),
@@ -288,6 +288,20 @@ def test_links_that_leave_are_findings(tmp_path: Path, capsys: pytest.CaptureFix
     code, found = findings(capsys, tmp_path / "in")
     assert (code, found[0]["file"], found[0]["text"][:12]) == (1, "b.png", "UnsafeError:")
     assert check(capsys, tmp_path / "in", "--allow-outside")[0] == 0
+
+
+def test_links_to_folders_and_labels_are_findings_and_can_be_left_out(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "other" / "c.png", 7)
+    (clean / "more").symlink_to(tmp_path / "other", target_is_directory=True)
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(clean / "0_seg.png")
+    code, found = findings(capsys, clean)
+    assert code == 0
+    said = {entry["code"]: entry["file"] for entry in found if entry["code"] in ("linked_folder", "label_like")}
+    assert said == {"linked_folder": "more", "label_like": "0_seg.png"}
+    code, found = findings(capsys, clean, "--exclude", "*_seg.png")
+    assert not [entry for entry in found if entry["code"] == "label_like"]
 
 
 def test_a_list_that_names_what_is_not_there_is_a_finding(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:

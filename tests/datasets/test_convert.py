@@ -306,7 +306,7 @@ def test_what_a_dtype_does_not_hold_fails_with_the_range(tmp_path: Path, run: Ru
         (("source", "out", "--chunk", "4,x"), "--chunk: expected whole numbers"),
         (("source", "out", "--chunk", "4,4,4,4"), "two or three numbers"),
         (("source", "out", "--spacing", "1,1,0"), "positive numbers"),
-        (("source", "out", "--option", "nifti.affin=sform"), "affin"),
+        (("source", "out", "--options", "nifti.affin=sform"), "affin"),
         (("source", "out", "--group", "patient"), "no column is called 'patient'"),
         (("source", "out", "--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
     ],

@@ -75,14 +75,16 @@ def test_an_item_is_one_image_of_its_data_assets(tmp_path: Path) -> None:
         "cloud": {"href": "cloud.tif", "roles": ["cloud"]},
         "meta": {"href": "https://example.org/meta.xml", "roles": ["data"], "type": "application/xml"},
     }
-    path = put(tmp_path / "s" / "s.json", item("S2_one", assets, **{"grid:code": "MGRS-15TXP"}))
+    said = {"grid:code": "MGRS-15TXP", "platform": "sentinel-2a", "datetime": "2020-04-15T16:38:39.024000+00:00"}
+    path = put(tmp_path / "s" / "s.json", item("S2_one", assets, **said))
     manifest = build_manifest([path])
     assert len(manifest) == 1
     row = manifest.table.to_pylist()[0]
     assert row["bands"] == ["red", "B08", "B11"]
     assert row["nodata"] == [5.0, 0.0, None]
     assert row["scaling"] == [1.0, 0.0, 0.0001, -0.1, 1.0, 0.0]
-    assert (row["id"], row["datetime"], row["group"]) == ("S2_one", "2020-04-15T16:38:39Z", "MGRS-15TXP")
+    assert (row["id"], row["platform"], row["group"]) == ("S2_one", "sentinel-2a", "MGRS-15TXP")
+    assert row["time"] == "2020-04-15T16:38:39.024000Z"
     assert (row["crs"], row["reader"]) == ("EPSG:32615", "asset_files")
     assert np.array_equal(opened(manifest), np.concatenate([red, rest]))
 
@@ -125,7 +127,7 @@ def test_a_collection_in_one_file_is_one_image_per_item(tmp_path: Path) -> None:
     manifest = build_manifest([path])
     assert manifest.column("id") == ["a", "b", "c"]
     assert manifest.column("group") == ["022_049", "33TVM", "c"]
-    assert manifest.column("datetime")[2] == "2021-01-01T00:00:00Z"
+    assert manifest.column("time") == ["2020-04-15T16:38:39Z", "2020-04-15T16:38:39Z", None]  # a span is no time
     assert manifest.column("file") == ["a", "b", "c"]
 
 

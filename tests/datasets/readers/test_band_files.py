@@ -139,7 +139,7 @@ def test_other_resolutions_are_left_out_with_a_flag(tmp_path: Path) -> None:
     image = open_image(tmp_path)
     assert (image.bands, image.spacing) == (("B1", "B2", "B3"), Spacing((30.0, 30.0), "m"))
     assert [flag.text for flag in image.flags if flag.code == "other_resolution"] == [
-        "Left out, because of their resolution: B8 (15 m); see option `resolution_m`."
+        "Left out, because of their resolution: B8 (15 m); to read them: --options band_files.resolution_m=15."
     ]
     sharp = open_image(tmp_path, *configured(["band_files.resolution_m=15"]))
     assert sharp.bands == ("B8",)

@@ -289,7 +289,10 @@ def test_real_integer_volumes_take_at_most_1_05_of_their_nii_gz(shared: Path, tm
 def test_axes_are_named_or_told_and_never_guessed(tmp_path: Path) -> None:
     data = voxels((3, 8, 7))
     path = plain(tmp_path / "a.zarr", data, chunks=(2, 4, 4))
-    with pytest.raises(UnsupportedError, match=r"3 axes .* does not name them.*axes \(zyx for a volume, cyx"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"3 axes .* does not name them.*--options zarr_array\.axes=\.\.\. \(zyx for a volume, cyx",
+    ):
         open_image(path)
     assert np.array_equal(open_image(path, ZarrArray(axes="zyx")).read(), data[None])
     assert np.array_equal(open_image(path, ZarrArray(axes="cyx")).read(), data)
@@ -343,7 +346,7 @@ def test_groups_give_their_one_array_or_ask_which(tmp_path: Path) -> None:
     group.create_array("ct", data=voxels((8, 7)))
     assert np.array_equal(open_image(tmp_path / "g.zarr").read()[0], voxels((8, 7)))
     group.create_array("pet", data=voxels((8, 7)) + 1)
-    with pytest.raises(UnsupportedError, match=r"several: ct, pet; choose with zarr_array\.array"):
+    with pytest.raises(UnsupportedError, match=r"several: ct, pet; choose with --options zarr_array\.array=ct"):
         open_image(tmp_path / "g.zarr")
     reader = configured(["zarr_array.array=pet"])
     assert np.array_equal(open_image(tmp_path / "g.zarr", *reader).read()[0], voxels((8, 7)) + 1)

@@ -1,0 +1,159 @@
+"""From examined images to the table: groups, splits, times, typed labels and folders as classes; and tables put together."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError
+from datasets.collect import Entry
+from datasets.manifest import Manifest
+from datasets.times import as_time
+
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")  # no leading zeros: "007" is a name
+_REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.IGNORECASE)
+
+
+def assemble(entries: Sequence[Entry], facts: Sequence[dict[str, Any]], group: str | None) -> Manifest:
+    """Make the table: facts, groups, splits, typed labels, and folders as classes.
+
+    Raises:
+        DataError: an image has no group where its list has a column of groups, or a time that is none.
+    """
+    columns: dict[str, Any] = {name: [fact[name] for fact in facts] for name in facts[0]}
+    places = [_place(entry) for entry in entries]
+    columns["root"] = [str(root) for root, _ in places]
+    columns["file"] = [file for _, file in places]
+    columns["group"] = _groups(entries, group)
+    columns["split"] = [None if (said := entry.said.get("split")) is None else str(said) for entry in entries]
+    columns["time"] = [_time(entry, fact) for entry, fact in zip(entries, facts, strict=True)]
+    names = dict.fromkeys(name for entry in entries for name in entry.said if name not in ("group", "split", "time"))
+    for name in names:
+        columns[name] = _typed([entry.said.get(name) for entry in entries])
+    classes = _classes(entries, facts)
+    if classes is not None and "class" not in columns:
+        columns["class"] = classes
+    return Manifest.of(columns)
+
+
+def joined(manifests: Sequence[Manifest]) -> Manifest:
+    """Put manifests one after the other; a label that one of them lacks is missing in its rows.
+
+    Raises:
+        DataError: a label is of different types in two of them.
+    """
+    if len(manifests) == 1:
+        return manifests[0]
+    import pyarrow as pa
+
+    try:
+        table = pa.concat_tables([manifest.table for manifest in manifests], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"expected manifests whose label columns agree in type, got ones that do not ({error})."
+        ) from None
+    return Manifest(table)
+
+
+def divided_groups(manifest: Manifest) -> dict[str, str]:
+    """Find the groups that are in more than one split, each with a sentence that names two of its images."""
+    import numpy as np
+
+    group, names = manifest.codes("group")
+    split, splits = manifest.codes("split")
+    pairs, first = np.unique(group.astype(np.int64) * (len(splits) + 1) + split + 1, return_index=True)
+    owner = pairs // (len(splits) + 1)
+    found = {}
+    for number in np.unique(owner[1:][owner[1:] == owner[:-1]]):
+        one, other = np.sort(first[owner == number])[:2]
+        said = [f"'{splits[split[row]] if split[row] >= 0 else None}'" for row in (one, other)]
+        found[names[number]] = (
+            f"expected each group in one split, but group '{names[number]}' is in {said[0]} ({manifest.path(int(one))}) "
+            f"and in {said[1]} ({manifest.path(int(other))}); move one of them, or name the column that tells the groups "
+            "apart."
+        )
+    return found
+
+
+def regrouped(manifest: Manifest, group: str | None) -> Manifest:
+    """Take the groups of a manifest from another of its columns, where it has that.
+
+    Raises:
+        DataError: an image has no value there.
+    """
+    if group in (None, "group") or group not in manifest.label_names:
+        return manifest
+    values = manifest.column(group)
+    if None in values:
+        raise DataError(f"{manifest.path(values.index(None))} has no '{group}'; every image needs its group.")
+    return manifest.with_column("group", list(map(str, values)))
+
+
+def _time(entry: Entry, fact: dict[str, Any]) -> str | None:
+    """When an image was taken: what its list says, else what its file says."""
+    said = entry.said.get("time")
+    try:
+        return fact.get("time") if said is None else as_time(said)
+    except ValueError:
+        raise DataError(
+            f"{entry.source or entry.path}: {entry.file} has the time '{said}', expected ISO 8601 such as 2020-08-23T10:15:00Z "
+            "or 2020-08-23; mend it, or rename the column if it means something else."
+        ) from None
+
+
+def _place(entry: Entry) -> tuple[Path, str]:
+    """Root and file of a row: what was allowed to lie outside its root is at home in its own folder, as no row leads out."""
+    real = entry.path.resolve() if entry.free else entry.path
+    return (entry.root, entry.file) if real.is_relative_to(entry.root.resolve()) else (real.parent, real.name)
+
+
+def _groups(entries: Sequence[Entry], column: str | None) -> list[str]:
+    """The group of each image: what the column says, else its path without suffix, told apart by root where needed."""
+    column = column or "group"
+    alone = [re.sub(r"(\.nii)?\.[^./]+$", "", entry.file) for entry in entries]
+    times = Counter(alone)
+    groups = []
+    for entry, name in zip(entries, alone, strict=True):
+        if column in entry.said:
+            said = entry.said[column]
+            if said is None:
+                raise DataError(f"{entry.source}: {entry.file} has no '{column}'; every image needs its group.")
+            groups.append(str(said))
+        else:
+            groups.append(name if times[name] == 1 else f"{entry.root.name}/{entry.file}")
+    return groups
+
+
+def _classes(entries: Sequence[Entry], facts: Sequence[dict[str, Any]]) -> list[str | None] | None:
+    """Folder names as classes, for each root whose images lie one folder deep in two folders or more."""
+    classes: list[str | None] = [None] * len(entries)
+    for root in dict.fromkeys(entry.root for entry in entries if entry.source is None):
+        rows = [row for row, entry in enumerate(entries) if entry.root == root and entry.source is None]
+        parts = [Path(entries[row].file).parts for row in rows]
+        folders = {part[0] for part in parts}
+        if (
+            all(len(part) == 2 for part in parts)
+            and len(folders) > 1
+            and len({facts[row]["ndim"] for row in rows}) == 1
+        ):
+            for row, part in zip(rows, parts, strict=True):
+                classes[row] = part[0]
+    return classes if any(classes) else None
+
+
+def _typed(values: list[Any]) -> list[Any]:
+    """One type for a column: whole numbers if all are, else real numbers if all are, else text; None stays None."""
+    given = [value for value in values if value is not None]
+    texts = [str(int(value)) if isinstance(value, bool) else str(value) for value in given]
+    if all(_WHOLE.fullmatch(text) for text in texts):
+        cast: Callable[[Any], Any] = int
+    else:
+        cast = float if all(_REAL.fullmatch(text) for text in texts) and not any(map(_padded, texts)) else str
+    return [None if value is None else cast(value) for value in values]
+
+
+def _padded(text: str) -> bool:
+    return re.fullmatch(r"0\d+", text) is not None
