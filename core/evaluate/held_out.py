@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.evaluate.intervals import group_draws, percentile_interval
+from core.evaluate.intervals import interval_rows
 from core.evaluate.metrics import METRICS, metrics_for
 from core.evaluate.table import Row
 
@@ -38,11 +39,5 @@ def held_out_scores(
     Raises:
         DataError: a single group.
     """
-    blocks = list(group_draws(groups, draws=draws, seed=seed))
-    rows = []
-    for metric in metrics_for(ordinal=ordinal):
-        value = float(METRICS[metric](codes, probabilities, np.ones((1, len(codes))))[0])
-        resampled = np.concatenate([METRICS[metric](codes, probabilities, weights) for weights in blocks])
-        low, high = percentile_interval(resampled)
-        rows.append(Row(features=features, method=method, metric=metric, value=value, low=low, high=high))
-    return rows
+    scores = {metric: partial(METRICS[metric], codes, probabilities) for metric in metrics_for(ordinal=ordinal)}
+    return interval_rows(scores, groups, features=features, method=method, draws=draws, seed=seed)

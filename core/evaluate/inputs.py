@@ -138,7 +138,7 @@ def _is_missing(value: object) -> bool:
     return (
         value is None
         or (isinstance(value, (float, np.floating)) and math.isnan(value))
-        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, str) and value.strip().lower() in ("", "nan"))
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from core.errors import ConfigError, nearest
 from core.evaluate.curve import Curve, Point, PointDifference
+from core.evaluate.effort import Effort, Tell
 from core.evaluate.folds import Method, OutOfFold, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
 from core.evaluate.intervals import Floats, check_draws, group_draws, percentile_interval
@@ -45,7 +46,7 @@ def label_efficiency(
     methods: Sequence[Method] = FEW_LABELS,
     reference: str | None = None,
     notes: Sequence[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> Curve:
     """Score frozen features by every method for each number of labels per class, and compare the reference with the rest.
 
@@ -67,7 +68,7 @@ def label_efficiency(
         methods: classifiers of the features; one with several settings chooses among the labelled images.
         reference: the feature set from which the others are subtracted; the first by default.
         notes: sentences to print under the curve.
-        progress: called with a line of text before each piece of work.
+        progress: called before each piece of work with what it is, and the share of all work that is done.
 
     Raises:
         DataError: labels, groups or features that cannot be used; the sentence names rows or classes.
@@ -86,15 +87,24 @@ def label_efficiency(
     if any(len(method.settings) > 1 for method in methods):
         check_choosable(target, group, lessons, kept)
 
+    metrics = metrics_for(ordinal=ordinal)
+    effort = Effort(
+        progress,
+        [array for arrays in sets.values() for array in arrays],
+        methods,
+        taught=[few * len(target.names) for few in kept],
+        folds=folds,
+        repeats=repeats,
+        scored=len(metrics) * draws * len(group) * len(target.names),
+    )
     predictions: Predictions = {}
     for (name, arrays), method, few in product(sets.items(), methods, kept):
-        if progress is not None:
-            progress(f"{name}, {method.name}, {few} labels per class")
-        predictions[name, method.name, few] = [
-            [_predict(method, array, target, group, lesson, few) for lesson in lessons] for array in arrays
-        ]
-    metrics = metrics_for(ordinal=ordinal)
-    scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed)
+        found = predictions[name, method.name, few] = [[] for _ in arrays]
+        for place, lesson in product(range(len(arrays)), lessons):
+            what = f"{name}, {method.name}, {few} labels per class"
+            effort.fitting(what, arrays[place], method, few * len(target.names))
+            found[place].append(_predict(method, arrays[place], target, group, lesson, few))
+    scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed, effort=effort)
     names = range(len(target.names))
     return Curve(
         points=tuple(_point(where, *scores[where], sets=len(predictions[where[:3]])) for where in scores),
@@ -169,6 +179,7 @@ def _score_all(
     *,
     draws: int,
     seed: int,
+    effort: Effort,
 ) -> Scores:
     """Per (features, method, shots, metric): the score of each choice, (E,), and of each resample, (R,)."""
     plain = np.ones((1, len(group)))
@@ -178,6 +189,7 @@ def _score_all(
     blocks: dict[tuple[str, str, int], list[Floats]] = {where: [] for where in predictions}
     done = 0
     for weights in group_draws(group, draws=draws, seed=seed):  # one block serves every score: differences are paired
+        effort.resampling(len(weights) / draws)
         part = share[:, done : done + len(weights)]
         for where, sets in predictions.items():
             blocks[where].append((_by_choice(sets, target, metrics, weights) * part).sum(1))

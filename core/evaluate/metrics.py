@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -25,9 +26,10 @@ def balanced_accuracy(labels: Ints, probabilities: Floats, weights: Floats) -> F
         probabilities: (M, K).
         weights: (R, M), how often each image counts.
     """
-    present = _one_hot(labels, probabilities.shape[1])
-    right = present * (probabilities.argmax(1) == labels)[:, None]
-    return _mean_of_defined(_ratio(weights @ right, weights @ present))
+    classes = probabilities.shape[1]
+    right = probabilities.argmax(1) == labels
+    wrong_right = _totals(weights, labels + classes * right, 2 * classes).reshape(2, classes, -1)
+    return _mean_of_defined(_ratio(wrong_right[1], wrong_right.sum(0)))
 
 
 def auroc_per_class(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
@@ -36,15 +38,15 @@ def auroc_per_class(labels: Ints, probabilities: Floats, weights: Floats) -> Flo
     It is the share of (positive, negative) pairs that the class's probability orders rightly, ties counting one half
     (Hanley, McNeil 1982, doi 10.1148/radiology.143.1.7063747).
     """
-    present = _one_hot(labels, probabilities.shape[1])
-    return np.stack([_auroc(present[:, k], probabilities[:, k], weights) for k in range(present.shape[1])], axis=1)
+    classes = range(probabilities.shape[1])
+    return np.stack([_auroc(labels == k, probabilities[:, k], weights) for k in classes], axis=1)
 
 
 def auroc(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
     """Average `auroc_per_class` over the classes for which it is defined, (R,); of two classes the second alone."""
     if probabilities.shape[1] == 2:
-        return _auroc((labels == 1).astype(np.float64), probabilities[:, 1], weights)
-    return _mean_of_defined(auroc_per_class(labels, probabilities, weights))
+        return _auroc(labels == 1, probabilities[:, 1], weights)
+    return _mean_of_defined(auroc_per_class(labels, probabilities, weights).T)
 
 
 def quadratic_kappa(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
@@ -54,11 +56,10 @@ def quadratic_kappa(labels: Ints, probabilities: Floats, weights: Floats) -> Flo
     must be numbered in their order. NaN where truth and answer are one single class.
     """
     classes = probabilities.shape[1]
-    cell = labels * classes + probabilities.argmax(1)
-    table = (weights @ _one_hot(cell, classes**2)).reshape(-1, classes, classes)
-    expected = table.sum(2)[:, :, None] * table.sum(1)[:, None, :] / weights.sum(1)[:, None, None]
-    distance = (np.arange(classes)[:, None] - np.arange(classes)[None, :]) ** 2
-    return 1.0 - _ratio((table * distance).sum((1, 2)), (expected * distance).sum((1, 2)))
+    table = _totals(weights, labels * classes + probabilities.argmax(1), classes**2).reshape(classes, classes, -1)
+    expected = table.sum(1)[:, None] * table.sum(0)[None, :] / weights.sum(1)
+    distance = ((np.arange(classes)[:, None] - np.arange(classes)[None, :]) ** 2)[..., None]
+    return 1.0 - _ratio((table * distance).sum((0, 1)), (expected * distance).sum((0, 1)))
 
 
 METRICS: dict[str, Metric] = {
@@ -87,18 +88,25 @@ def balanced_cross_entropy(labels: Ints, probabilities: Floats) -> float:
     return float(np.mean([loss[labels == k].mean() for k in np.unique(labels)]))
 
 
-def _auroc(positive: Floats, score: Floats, weights: Floats) -> Floats:
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # equal scores form one step of the curve
-    sorted_weights = weights[:, order]
-    positives = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(sorted_weights * (1.0 - positive[order]), starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    return _ratio((positives * below).sum(1), positives.sum(1) * negatives.sum(1))
+def _auroc(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+    """Only what lies between two positives' scores, or at one of them, needs a sum of its own: (R,)."""
+    levels, level = np.unique(score[positive], return_inverse=True)
+    steps = 2 * len(levels) + 1  # of negatives: below the first level, at it, between it and the second, at that, ...
+    cell = np.searchsorted(levels, score, "left") + np.searchsorted(levels, score, "right")
+    cell[positive] = steps + level
+    found = _totals(weights, cell, steps + len(levels))
+    negatives, positives = found[:steps], found[steps:]
+    below = np.cumsum(negatives, axis=0)
+    beaten = below[:-1:2] + negatives[1::2] / 2
+    return _ratio((positives * beaten).sum(0), positives.sum(0) * below[-1])
 
 
-def _one_hot(labels: Ints, classes: int) -> Floats:
-    return np.eye(classes, dtype=np.float64)[labels]
+def _totals(weights: Floats, cell: Ints, cells: int) -> Floats:
+    """Add up the weights (R, M) of the images in each cell (M,): (cells, R)."""
+    by_image = torch.from_numpy(weights.T)
+    return (
+        torch.zeros(cells, len(weights), dtype=by_image.dtype).index_add_(0, torch.from_numpy(cell), by_image).numpy()
+    )
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -108,5 +116,6 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _mean_of_defined(values: Floats) -> Floats:
+    """Average (classes, R) over the classes whose value is defined."""
     defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0.0).sum(1), defined.sum(1).astype(np.float64))
+    return _ratio(np.where(defined, values, 0.0).sum(0), defined.sum(0).astype(np.float64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ConfigError, nearest
+from core.evaluate.effort import Effort, Tell
 from core.evaluate.folds import Method, OutOfFold, assign_folds, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
 from core.evaluate.intervals import check_draws, group_draws, percentile_interval
@@ -38,7 +39,7 @@ def evaluate(
     methods: Sequence[Method] = (NearestNeighbours(), LinearProbe()),
     reference: str | None = None,
     notes: Sequence[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> Table:
     """Score frozen features by every method, with intervals, and compare the reference with every other feature set.
 
@@ -61,7 +62,7 @@ def evaluate(
         methods: classifiers of the features.
         reference: the feature set from which the others are subtracted; the first by default.
         notes: sentences to print under the table, such as that the encoder saw these images without their labels.
-        progress: called with a line of text before each piece of work.
+        progress: called before each piece of work with what it is, and the share of all work that is done.
 
     Raises:
         DataError: labels, groups or features that cannot be used; the sentence names rows or classes.
@@ -77,16 +78,24 @@ def evaluate(
     if reference not in sets:
         raise ConfigError(f"no feature set is called '{reference}': {nearest(reference, sets)}")
 
+    metrics = metrics_for(ordinal=ordinal)
+    effort = Effort(
+        progress,
+        [array for arrays in sets.values() for array in arrays],
+        methods,
+        taught=[len(group)],
+        folds=folds,
+        repeats=repeats,
+        scored=len(metrics) * draws * len(group) * len(target.names),
+    )
     predictions: dict[tuple[str, str], list[list[OutOfFold]]] = {}
     for (name, arrays), method in product(sets.items(), methods):
-        if progress is not None:
-            progress(f"{name}, {method.name}")
-        predictions[name, method.name] = [
-            [_predict(method, array, target, group, folds=folds, seed=key(seed, repeat)) for repeat in range(repeats)]
-            for array in arrays
-        ]
-    metrics = metrics_for(ordinal=ordinal)
-    scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed)
+        found = predictions[name, method.name] = [[] for _ in arrays]
+        for place, repeat in product(range(len(arrays)), range(repeats)):
+            effort.fitting(f"{name}, {method.name}", arrays[place], method, len(group))
+            fold_seed = key(seed, repeat)
+            found[place].append(_predict(method, arrays[place], target, group, folds=folds, seed=fold_seed))
+    scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed, effort=effort)
     return Table(
         rows=tuple(_row(*names, *scores[names]) for names in scores),
         differences=tuple(_difference(names, reference, scores) for names in scores if names[0] != reference),
@@ -123,12 +132,14 @@ def _score_all(
     *,
     draws: int,
     seed: int,
+    effort: Effort,
 ) -> Scores:
     """Per (features, method, metric): the score of each set, (S,), and of each resample averaged over sets, (R,)."""
     plain = np.ones((1, len(group)))
     points = {names: _mean_over_repeats(sets, target, metrics, plain) for names, sets in predictions.items()}
     blocks: dict[tuple[str, str], list[NDArray[np.float64]]] = {names: [] for names in predictions}
     for weights in group_draws(group, draws=draws, seed=seed):  # one block serves every row: all differences are paired
+        effort.resampling(len(weights) / draws)
         for names, sets in predictions.items():
             blocks[names].append(_mean_over_repeats(sets, target, metrics, weights).mean(0))
     resampled = {names: np.concatenate(parts, axis=1) for names, parts in blocks.items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.evaluate.intervals import group_draws, percentile_interval
+from core.evaluate.intervals import interval_rows
 from core.evaluate.table import Row
 
 Floats = NDArray[np.float64]
@@ -22,10 +23,12 @@ def r2(truth: Floats, answer: Floats, weights: Floats) -> Floats:
         weights: (R, M), how often each image counts.
     """
     known, total, error = _known(truth, answer, weights)
-    mean = _ratio(known @ np.nan_to_num(truth), total)
-    squares = known @ np.nan_to_num(truth**2) - total * mean**2
-    # what rounding leaves of equal labels is no variance
-    squares = np.where(squares > 1e-12 * (known @ np.nan_to_num(truth**2)), squares, 0.0)
+    labelled = np.isfinite(truth)
+    offset = truth[labelled].mean() if labelled.any() else 0.0  # of northings, say: it would drown the variance
+    centred = np.where(labelled, truth - offset, 0.0)
+    power = known @ centred**2
+    squares = power - total * _ratio(known @ centred, total) ** 2
+    squares = np.where(squares > 1e-12 * power, squares, 0.0)  # what rounding leaves of equal labels is no variance
     return 1.0 - _ratio(known @ error**2, squares)
 
 
@@ -74,16 +77,12 @@ def regression_scores(
     Raises:
         DataError: a single group.
     """
-    blocks = list(group_draws(groups, draws=draws, seed=seed))
-    once, rows = np.ones((1, len(truth))), []
-    for number, name in enumerate(names):
-        for metric, score in NUMBER_METRICS.items():
-            pair = truth[:, number], answers[:, number]
-            low, high = percentile_interval(np.concatenate([score(*pair, weights) for weights in blocks]))
-            title = metric if len(names) == 1 else f"{metric} of {name}"
-            value = float(score(*pair, once)[0])
-            rows.append(Row(features=features, method=method, metric=title, value=value, low=low, high=high))
-    return rows
+    scores = {
+        metric if len(names) == 1 else f"{metric} of {name}": partial(score, truth[:, number], answers[:, number])
+        for number, name in enumerate(names)
+        for metric, score in NUMBER_METRICS.items()
+    }
+    return interval_rows(scores, groups, features=features, method=method, draws=draws, seed=seed)
 
 
 def _known(truth: Floats, answer: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:

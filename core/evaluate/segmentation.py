@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.evaluate.intervals import group_draws, percentile_interval
+from core.errors import DataError
+from core.evaluate.intervals import interval_rows
 from core.evaluate.table import Row
 
 Floats = NDArray[np.float64]
@@ -31,7 +32,14 @@ def confusion(labels: Tensor, answers: Tensor, num_classes: int) -> Tensor:
 
     Returns:
         (B, K, K) int64, truth by answer.
+
+    Raises:
+        DataError: a label of K or more, which would be counted in the table of another image.
     """
+    if (labels >= num_classes).any():
+        raise DataError(
+            f"expected class numbers below {num_classes}, got the label {int(labels.max())}: give -1 where it counts nowhere."
+        )
     known = labels >= 0
     image = torch.arange(len(labels), device=labels.device).reshape(-1, *(1,) * (labels.ndim - 1)).expand_as(labels)
     cell = (image * num_classes + labels) * num_classes + answers
@@ -125,9 +133,7 @@ def segmentation_scores(
     Raises:
         DataError: a single group.
     """
-    blocks = list(group_draws(groups, draws=draws, seed=seed))
     once = np.ones((1, len(tables)))
-
     scores: dict[str, Callable[[Floats], Floats]] = {
         name: partial(metric, tables) for name, metric in MAP_METRICS.items()
     }
@@ -135,12 +141,7 @@ def segmentation_scores(
         for number, defined in enumerate(np.isfinite(each(tables, once)[0])):
             if defined:
                 scores[f"{name} of {classes[number]}"] = partial(_of_class, each, tables, number)
-    rows = []
-    for name, score in scores.items():
-        low, high = percentile_interval(np.concatenate([score(weights) for weights in blocks]))
-        value = float(score(once)[0])
-        rows.append(Row(features=features, method=method, metric=name, value=value, low=low, high=high))
-    return rows
+    return interval_rows(scores, groups, features=features, method=method, draws=draws, seed=seed)
 
 
 def _of_class(each: Callable[[Tables, Floats], Floats], tables: Tables, number: int, weights: Floats) -> Floats:

@@ -20,12 +20,12 @@ from core.evaluate.label_efficiency import label_efficiency
 from core.evaluate.probe import LinearProbe
 from core.evaluate.protocol import evaluate
 from core.report import write_report
-from domains.verbs.collection import say
 from domains.verbs.domain import Domain
 from domains.verbs.features import (
     ALIASES,
     Images,
     beside,
+    copies_in_other_groups,
     describe,
     label_name,
     open_images,
@@ -33,6 +33,7 @@ from domains.verbs.features import (
     refuse_existing,
     seen_in_pretraining,
 )
+from domains.verbs.progress import Scoring
 
 CURVE_K = 5
 """Neighbours that vote in k-NN of a label-efficiency curve; fewer where fewer images are labelled."""
@@ -91,6 +92,7 @@ def run(domain: Domain, config: Evaluate, options: Options) -> Path:
     )
     seen = seen_in_pretraining(images.encoder, manifest)
     notes = [f"{seen} of these {len(manifest)} images were seen in pretraining, without labels."] if seen else []
+    notes += copies_in_other_groups(manifest.column("digest"), manifest.column("group"))
     if not images.data:
         notes.insert(0, domain.samples.warning)
     sets: dict[str, Features | list[Features]] = {
@@ -100,37 +102,40 @@ def run(domain: Domain, config: Evaluate, options: Options) -> Path:
     }
     labels, groups = manifest.labels(label), manifest.column("group")
     ordinal = config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ordinal_labels)
-    table = evaluate(
-        sets,
-        labels,
-        groups,
-        seed=config.seed,
-        ordinal=ordinal,
-        folds=config.folds,
-        draws=config.draws,
-        methods=(NearestNeighbours(settings=(config.k,)), LinearProbe()),
-        notes=notes,
-        progress=lambda text: say(f"scoring {text}"),
-    )
+    with Scoring("table") as progress:
+        table = evaluate(
+            sets,
+            labels,
+            groups,
+            seed=config.seed,
+            ordinal=ordinal,
+            folds=config.folds,
+            draws=config.draws,
+            methods=(NearestNeighbours(settings=(config.k,)), LinearProbe()),
+            notes=notes,
+            progress=progress,
+        )
     table.print()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     publish_text(options.out, table.to_json())
     publish_text(options.out.with_suffix(".md"), table.to_markdown())
     if config.shots:
-        curve = label_efficiency(
-            sets,
-            labels,
-            groups,
-            seed=config.seed,
-            shots=config.shots,
-            repeats=config.repeats,
-            folds=config.folds,
-            draws=config.draws,
-            ordinal=ordinal,
-            methods=(NearestNeighbours(settings=(min(CURVE_K, min(config.shots) * len(set(labels))),)), PROBE),
-            notes=notes,
-            progress=lambda text: say(f"scoring {text}"),
-        )
+        few_k = min(CURVE_K, min(config.shots) * len(set(labels)))
+        with Scoring("curve") as progress:
+            curve = label_efficiency(
+                sets,
+                labels,
+                groups,
+                seed=config.seed,
+                shots=config.shots,
+                repeats=config.repeats,
+                folds=config.folds,
+                draws=config.draws,
+                ordinal=ordinal,
+                methods=(NearestNeighbours(settings=(few_k,)), PROBE),
+                notes=notes,
+                progress=progress,
+            )
         curve.print()
         file = curve_file(options.out)
         publish_text(file, curve.to_json())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from core.batch import Batch
@@ -23,6 +21,7 @@ from core.errors import BandError, ConfigError, RunFolderError
 from core.rng import key
 from core.weights import Placement
 from datasets import Manifest, whole_batches
+from datasets.progress import Stages
 from domains.verbs.collection import collect, one_kind, say
 from domains.verbs.domain import Domain
 
@@ -177,13 +176,15 @@ def describe(
 ) -> dict[str, np.ndarray]:
     """Read every image once and give each function's vectors, (M, D) float32 in row order."""
     found: dict[str, list[Tensor]] = {name: [] for name in functions}
-    with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task("reading images", total=len(manifest))
+    done = 0
+    with Stages() as stages:
+        stages("embedding images", 0, len(manifest))
         for batch in whole_batches(manifest, entry, BATCH, workers=workers, worker_kind=worker_kind):
             batch = batch.to(device)
             for name, function in functions.items():
                 found[name].append(function(batch).float().cpu())
-            bar.advance(task, len(batch))
+            done += len(batch)
+            stages("embedding images", done, len(manifest))
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
@@ -194,3 +195,17 @@ def seen_in_pretraining(encoder: str, manifest: Manifest) -> int:
         return 0
     known = set(Manifest.read(recorded).column("digest"))
     return sum(digest in known for digest in manifest.column("digest"))
+
+
+def copies_in_other_groups(digests: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Say how many images are also in another group, byte for byte: folds by group cannot keep those apart."""
+    where: dict[str, set[str]] = {}
+    for digest, group in zip(digests, groups, strict=True):
+        where.setdefault(digest, set()).add(group)
+    copied = [digest for digest in digests if len(where[digest]) > 1]
+    if not copied:
+        return []
+    return [
+        f"{len(copied)} of these {len(digests)} images are in several groups, byte for byte: a model may be scored on what "
+        "it learnt from. Join those groups (--group), or leave the copies out."
+    ]

@@ -42,6 +42,7 @@ def test_a_declared_order_decides_the_numbers() -> None:
         ([1, None, 0], "rows 1 of 3 have none"),
         ([1.0, float("nan"), float("nan")], "rows 1, 2 of 3 have none"),
         (["a", "  ", "b"], "rows 1 of 3 have none"),
+        (["a", "NaN", "b"], "rows 1 of 3 have none"),
         ([0.5, 1.0, 2.0], "expected class labels, got the measurement 0.5"),
     ],
 )

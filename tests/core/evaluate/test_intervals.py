@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from core.errors import ConfigError, DataError
 from core.evaluate import intervals
-from core.evaluate.intervals import group_draws, percentile_interval
+from core.evaluate.intervals import group_draws, interval_rows, percentile_interval
 
 
 def all_draws(groups: list[str], **options: int) -> np.ndarray:
@@ -77,3 +79,20 @@ def test_one_group_or_too_few_draws_are_refused() -> None:
         all_draws(["p1", "p1"], draws=100, seed=0)
     with pytest.raises(ConfigError, match="at least 100 bootstrap draws"):
         all_draws(["p1", "p2"], draws=99, seed=0)
+
+
+def test_rows_of_several_scores_share_their_draws_and_hold_few_of_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).normal(size=1000)
+    groups = [str(i) for i in range(1000)]
+    scores = {"mean": lambda w: w @ values / w.sum(1), "twice": lambda w: 2 * (w @ values) / w.sum(1)}
+    options = {"features": "test", "method": "none", "draws": 1000, "seed": 0}
+    monkeypatch.setattr(intervals, "CHUNK", 20_000)
+    tracemalloc.start()
+    mean, twice = interval_rows(scores, groups, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # all draws together are 8e6 bytes
+    low, high = percentile_interval(all_draws(groups, draws=1000, seed=0) @ values / 1000)
+    assert (mean.metric, mean.value) == ("mean", pytest.approx(values.mean()))
+    assert (mean.low, mean.high) == pytest.approx((low, high))
+    assert (twice.low, twice.high) == pytest.approx((2 * low, 2 * high))

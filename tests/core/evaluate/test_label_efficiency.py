@@ -6,6 +6,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from core.errors import ConfigError, DataError
 from core.evaluate import LinearProbe, NearestNeighbours, evaluate
+from core.evaluate.effort import Effort
 from core.evaluate.folds import OutOfFold, assign_folds, out_of_fold
 from core.evaluate.inputs import Labels, encode_labels
 from core.evaluate.label_efficiency import _score_all, label_efficiency
@@ -145,7 +146,13 @@ def test_the_interval_covers_the_choice_of_labelled_images() -> None:
     right = np.eye(2)[labels]
     sets = [[OutOfFold(p, (1.0,), 1, 0) for p in (right, 1 - right)]]
     scores = _score_all(
-        {("encoder", "k-NN", 5): sets}, Labels(labels, ("0", "1")), groups, ("balanced accuracy",), draws=400, seed=0
+        {("encoder", "k-NN", 5): sets},
+        Labels(labels, ("0", "1")),
+        groups,
+        ("balanced accuracy",),
+        draws=400,
+        seed=0,
+        effort=Effort(None, [right], [NEAREST], taught=[5], folds=2, repeats=2, scored=400 * 40 * 2),
     )
     points, resampled = scores["encoder", "k-NN", 5, "balanced accuracy"]
     assert points.tolist() == [1.0, 0.0]
@@ -177,7 +184,7 @@ def test_a_class_with_too_few_images_gives_all_and_is_named() -> None:
 def test_what_cannot_be_done_is_refused_before_any_fit() -> None:
     features, labels, groups = cohort()
     sets, said = {"encoder": features}, []
-    options = {"seed": 0, "draws": 100, "progress": said.append}
+    options = {"seed": 0, "draws": 100, "progress": lambda *told: said.append(told)}
     with pytest.raises(DataError, match=r"with 400 labelled images or more outside every fold, but none has more than"):
         label_efficiency(sets, labels, groups, shots=(400,), **options)
     with pytest.raises(ConfigError, match=r"2 labels per class or more for 'linear probe'.*got 1"):
@@ -219,7 +226,7 @@ def test_fits_that_stopped_and_resamples_without_a_class_are_told() -> None:
 
 def test_progress_and_facts() -> None:
     features, labels, groups = cohort()
-    lines: list[str] = []
+    told: list[tuple[str, float]] = []
     curve = label_efficiency(
         {"a": features},
         labels,
@@ -230,9 +237,11 @@ def test_progress_and_facts() -> None:
         draws=100,
         methods=(NEAREST,),
         notes=("one sentence.",),
-        progress=lines.append,
+        progress=lambda *piece: told.append(piece),
     )
-    assert lines == ["a, k-NN, 2 labels per class", "a, k-NN, 3 labels per class"]
+    assert [what for what, _ in told] == ["a, k-NN, 2 labels per class", "a, k-NN, 3 labels per class", "intervals"]
+    shares = [share for _, share in told]
+    assert shares[2] / shares[1] == pytest.approx((2 + 3) / 2)
     assert (curve.images, curve.groups, curve.folds, curve.repeats, curve.draws, curve.seed) == (120, 60, 5, 1, 100, 4)
     assert [(c.name, c.images, c.groups) for c in curve.classes] == [("0", 40, 20), ("1", 40, 20), ("2", 40, 20)]
     assert curve.notes == ("one sentence.",)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 
+from core.evaluate import logistic
 from core.evaluate.probe import LinearProbe, standardise
 
 
@@ -50,6 +52,37 @@ def test_probe_is_the_optimum_of_the_documented_objective(c: float) -> None:
     np.testing.assert_allclose(found[0], expected, atol=2e-3)
     accuracy = [(p.argmax(1) == truth).mean() for p in (found[0], expected)]
     assert abs(accuracy[0] - accuracy[1]) <= 0.01
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("width", [12, 200])
+@pytest.mark.parametrize("c", [1e-3, 1e-1, 10.0])
+def test_probe_equals_scikit_learn_with_few_and_with_many_features(classes: int, width: int, c: float) -> None:
+    features, labels = clouds(10, images=90, width=width, classes=classes)
+    queries, _ = clouds(11, images=90, width=width, classes=classes)
+    train, test = standardise(features, queries)
+    reference = LogisticRegression(C=c, class_weight="balanced", tol=1e-9, max_iter=20_000).fit(train, labels)
+    expected = reference.predict_proba(test)
+    exact, failed = LinearProbe(tol=1e-6).predict(features, labels, queries, num_classes=classes, settings=[c])
+    usual, _ = LinearProbe().predict(features, labels, queries, num_classes=classes, settings=[c])
+    assert failed == 0
+    np.testing.assert_allclose(exact[0], expected, atol=2e-5)
+    np.testing.assert_allclose(usual[0], expected, atol=3e-3)
+
+
+def test_features_that_are_nearly_the_same_converge_in_few_steps_of_few_directions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten directions of spread 1 beside many of 0.1: gradients that are not divided by curvature get nowhere."""
+    monkeypatch.setattr(logistic, "MAX_DIRECTIONS", 20)
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(400, 10)) @ rng.normal(size=(10, 120)) + 0.1 * rng.normal(size=(400, 120))
+    labels = (np.arange(400) % 4).astype(np.int64)
+    features = (mixed + 0.5 * np.eye(120)[labels]).astype(np.float32)
+    _, failed = LinearProbe(max_iter=12).predict(
+        features, labels, features, num_classes=4, settings=LinearProbe().settings
+    )
+    assert failed == 0
 
 
 def test_settings_in_any_order_give_the_same_answers_as_one_at_a_time() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -168,17 +169,31 @@ def test_features_labels_and_options_that_do_not_fit_are_refused() -> None:
         evaluate({"encoder": features[:-1]}, labels, groups, seed=0)
     with pytest.raises(ConfigError, match="at least 1 repeat"):
         evaluate({"encoder": features}, labels, groups, seed=0, repeats=0)
-    said: list[str] = []
+    said: list[tuple[str, float]] = []
     with pytest.raises(ConfigError, match="at least 100 bootstrap draws"):
-        evaluate({"encoder": features}, labels, groups, seed=0, draws=99, progress=said.append)
+        evaluate({"encoder": features}, labels, groups, seed=0, draws=99, progress=lambda *told: said.append(told))
     assert said == []
 
 
-def test_progress_names_each_piece_of_work() -> None:
+def test_progress_names_each_piece_of_work_and_how_much_is_done() -> None:
     features, labels, groups = cohort()
-    lines: list[str] = []
-    methods = (NearestNeighbours(), NearestNeighbours(standardise=True))
+    told: list[tuple[str, float]] = []
     evaluate(
-        {"a": features, "b": features}, labels, groups, seed=0, draws=100, methods=methods[:1], progress=lines.append
+        {"a": features, "b": [features[:, :2], features[:, 2:]]},
+        labels,
+        groups,
+        seed=0,
+        draws=100,
+        methods=(NearestNeighbours(), LinearProbe(settings=(0.1, 1.0))),
+        progress=lambda what, share: told.append((what, share)),
     )
-    assert lines == ["a, k-NN", "b, k-NN"]
+    assert [what for what, _ in told] == [
+        *("a, k-NN", "a, linear probe", "b, k-NN", "b, k-NN", "b, linear probe", "b, linear probe", "intervals")
+    ]
+    shares = [share for _, share in told]
+    assert shares[0] == 0
+    assert all(before < after < 1 for before, after in pairwise(shares))
+    # width counts, and a probe that chooses between two settings is fitted 1 + 3 x 2 times
+    wide = features.shape[1]
+    expected = [wide, 7 * wide, 2, wide - 2, 7 * 2, 7 * (wide - 2)]
+    assert np.diff(shares) / shares[1] * wide == pytest.approx(expected)

@@ -47,3 +47,15 @@ def test_rows_name_the_number_where_there_are_several() -> None:
     two = regression_scores(*both, GROUPS, ("height", "age"), features="", method="", draws=200, seed=0)
     assert [row.metric for row in two[3:]] == ["R2 of age", "MAE of age", "RMSE of age"]
     assert two[3].value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9])
+def test_a_large_offset_of_the_labels_does_not_drown_their_variance(offset: float) -> None:
+    truth, answer = offset + np.arange(40.0), offset + np.arange(40.0) + DRAW.normal(0, 3, 40)
+    got = NUMBER_METRICS["R2"](truth, answer, np.ones((1, 40)))[0]
+    assert got == pytest.approx(r2_score(truth - offset, answer - offset), abs=1e-6)
+
+
+def test_a_number_without_any_label_has_no_score() -> None:
+    nothing = np.full(40, np.nan)
+    assert all(np.isnan(metric(nothing, ANSWER, np.ones((1, 40)))[0]) for metric in NUMBER_METRICS.values())

@@ -89,3 +89,9 @@ def test_rows_have_intervals_of_groups_and_one_per_class() -> None:
     assert {one[0].low, one[0].high} <= pairs  # whole groups were drawn, never single images
     with pytest.raises(DataError, match="at least 2 groups"):
         segmentation_scores(tables, ["a"] * 6, "wxyz", features="", method="", draws=200, seed=0)
+
+
+def test_a_label_beyond_the_classes_is_refused_and_not_counted_in_the_next_image() -> None:
+    labels = torch.tensor([[[0, 2]], [[0, 1]]])
+    with pytest.raises(DataError, match="expected class numbers below 2, got the label 2"):
+        confusion(labels, torch.zeros_like(labels), 2)
