@@ -5,6 +5,7 @@
 Each run is a process of its own with one thread: pretraining for `--seconds` of its own CPU time (reading excluded), then
 k-NN and a linear probe on the frozen encoder, by cross-validation with intervals. ViT-tiny (width 192, depth 6), decoder
 2 x 128, one optimiser for all recipes, no setting tuned for any. Finished runs are kept in `--json` and not repeated.
+`--options target.normalise=none` changes the recipes of one call, and their rows say so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from benchmarks.measure import machine
 from benchmarks.recipe_sets import SETS, RecipeSet, crops, load, whole
 from core import registry
 from core.checkpoint import export_encoder
+from core.config import override
 from core.contract import Contract, Input
 from core.encoders.base import Backbone, EncoderSpec
 from core.encoders.convnet import ConvNetSpec
@@ -49,7 +51,7 @@ from core.weights import Placement
 RANDOM, PIXELS = "random weights", "pixel statistics"
 TEACHER = "mae"  # whose encoder teaches the recipes that want a frozen teacher; its own training is not counted
 OPTIM = Optim(lr=1e-3, warmup_steps=0, clip_norm=1.0)
-BATCH, WIDTH, DEPTH, HEADS = 64, 192, 6, 3
+WIDTH, DEPTH, HEADS = 192, 6, 3
 CONV_WIDTHS, CONV_DEPTHS = (80, 160, 304), (2, 4, 2)  # of `spark`: as many parameters as the ViT, 2.7 M
 WARM_STEPS = 3
 
@@ -62,7 +64,8 @@ def main() -> int:
     names = options.only.split(",") if options.only else [RANDOM, PIXELS, *registry.names("recipes")]
     names.sort(key=lambda name: (name != TEACHER, name))  # the teacher first
     done = _finished(options.json)
-    todo = [(name, where) for name in names for where in options.sets.split(",") if (name, where) not in done]
+    wanted = [(name, where) for name in names for where in options.sets.split(",")]
+    todo = [(name, where) for name, where in wanted if (_titled(name, options.options), where) not in done]
     with ThreadPoolExecutor(options.jobs) as pool:
         first = [pair for pair in todo if pair[0] == TEACHER]
         for group in (first, [pair for pair in todo if pair[0] != TEACHER]):
@@ -84,6 +87,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", help="comma-separated names of recipes; none = every one and the baselines"
     )
+    parser.add_argument("--batch", type=int, default=64, help="images of a step")
+    parser.add_argument(
+        "--options", nargs="+", default=[], metavar="FIELD=VALUE", help="of the recipes, as typed for pretrain"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
     parser.add_argument("--seed", type=int, default=0)
@@ -103,15 +110,22 @@ def _finished(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(record["recipe"], record["set"]): record for record in records}
 
 
+def _titled(name: str, options: Sequence[str]) -> str:
+    """Name a run by its recipe and what was changed of it; the baselines have nothing that could be."""
+    return name if name in (RANDOM, PIXELS) or not options else f"{name}, {' '.join(options)}"
+
+
 def _apart(name: str, where: str, options: argparse.Namespace) -> dict[str, Any]:
     """Make one run in a process of its own, so that its peak memory is its own."""
     command = [sys.executable, "-m", "benchmarks.recipes", "--one", name, where, "--data", str(options.data)]
     command += ["--seconds", str(options.seconds), "--seed", str(options.seed), "--keep", str(options.keep)]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(options.threads), "--batch", str(options.batch)]
+    command += ["--options", *options.options] if options.options else []
     threads = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, check=False)
     if done.returncode:
-        return {"recipe": name, "set": where, "failed": done.stderr.strip().splitlines()[-1]}
+        title = _titled(name, options.options)
+        return {"recipe": title, "set": where, "failed": done.stderr.strip().splitlines()[-1]}
     record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return record
 
@@ -119,7 +133,8 @@ def _apart(name: str, where: str, options: argparse.Namespace) -> dict[str, Any]
 def _one(name: str, where: str, options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     data = load(where, options.data)
-    record: dict[str, Any] = {"recipe": name, "set": where, "seconds": options.seconds, "threads": options.threads}
+    record: dict[str, Any] = {"recipe": _titled(name, options.options), "set": where}
+    record |= {"seconds": options.seconds, "threads": options.threads, "batch": options.batch}
     if name == PIXELS:
         features = np.concatenate([pixel_statistics(batch).numpy() for batch in _batches(data, data.entry)])
         return record | _scores(features, data, options.seed)
@@ -128,13 +143,14 @@ def _one(name: str, where: str, options: argparse.Namespace) -> dict[str, Any]:
         features = _features(encoder_of(data.entry).build(), data)
         return record | _scores(features, data, options.seed)
     try:
-        recipe = recipe_of(name, data.entry, options.keep / TEACHER / where).build()
+        spec = recipe_of(name, data.entry, options.keep / TEACHER / where)
+        recipe = override(spec, dict(option.split("=", 1) for option in options.options)).build()
     except ConfigError as error:
         return record | {"impossible": str(error)}
     record |= train(recipe, data, options)
     features = _features(recipe.kept(), data)
     record["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    if name == TEACHER:
+    if name == TEACHER and not options.options:
         export_encoder(recipe.kept(), options.keep / TEACHER / where, about={})
     return record | _scores(features, data, options.seed)
 
@@ -169,7 +185,7 @@ def train(recipe: Recipe, data: RecipeSet, options: argparse.Namespace) -> dict[
     loaded = replace(entry, size=size, patch=tuple(p * recipe.detail for p in entry.patch), whole_size=None)
     spent, step, steps, losses = 0.0, 0, 1_000_000, []
     while step < steps:
-        batch = crops(data, loaded, step, BATCH, seed=options.seed)
+        batch = crops(data, loaded, step, options.batch, seed=options.seed)
         began = time.process_time()
         recipe.progress.fill_(min(step / steps, 1.0))
         torch.manual_seed(key(options.seed, "step", step))
@@ -191,8 +207,8 @@ def train(recipe: Recipe, data: RecipeSet, options: argparse.Namespace) -> dict[
             steps = max(int(options.seconds / took), WARM_STEPS + 1)
     return {
         "steps": steps,
-        "samples": steps * BATCH,
-        "ms_per_sample": round(1e3 * spent / steps / BATCH, 3),
+        "samples": steps * options.batch,
+        "ms_per_sample": round(1e3 * spent / steps / options.batch, 3),
         "first_loss": round(float(np.mean(losses[:5])), 4),
         "last_loss": round(float(np.mean(losses[-20:])), 4),
     }
@@ -251,8 +267,10 @@ def _page(records: dict[tuple[str, str], dict[str, Any]], options: argparse.Name
     for where, note in notes.items():
         rows = [record for record in records.values() if record["set"] == where]
         rows.sort(key=lambda record: -record["scores"][LinearProbe().name][0] if "scores" in record else 1.0)
-        budget = "/".join(f"{seconds:g}" for seconds in sorted({row["seconds"] for row in rows}))
-        command = f"--sets {where} --seconds {budget}"
+        budget, batch = (
+            "/".join(f"{n:g}" for n in sorted({row[what] for row in rows})) for what in ("seconds", "batch")
+        )
+        command = f"--sets {where} --seconds {budget} --batch {batch}"
         lines += ["", f"## {where}", "", f"{note[0].upper()}{note[1:]}. `{command}`", "", *_table(rows)]
     return "\n".join(lines) + "\n"
 
