@@ -15,6 +15,9 @@ from core.geometry import Unit
 from core.sensors import get_sensor
 from core.shapes import Grid
 
+EVERY: BandNames = ("*",)
+"""The bands of an input that names none yet: a run names those that its images share before it begins."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
@@ -61,7 +64,7 @@ class Input:
 
     Attributes:
         name: how batches, stems and streams of this kind are called, such as `photograph`.
-        bands: names of the channels; a file's own order never matters.
+        bands: names of the channels, each once; a file's own order never matters.
         patch: voxels per token, array order (Y X) or (Z Y X).
         size: voxels of the training crop, a multiple of `patch`.
         whole_size: voxels to which a whole image is fitted for validation and embedding, a multiple of `patch`; none =
@@ -87,6 +90,8 @@ class Input:
     sensor: str = ""
 
     def __post_init__(self) -> None:
+        if not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ConfigError(f"input '{self.name}': expected at least one band and each once, got {self.bands}.")
         grouped = [band for group in self.groups for band in group]
         if self.groups and (sorted(grouped) != sorted(self.bands) or not all(self.groups)):
             raise ConfigError(
@@ -103,11 +108,20 @@ class Input:
                 raise ConfigError(
                     f"input '{self.name}': expected a size that the patch {self.patch} divides, got {size}."
                 )
+        if not all(math.isfinite(step) and step > 0 for step in self.spacing):
+            raise ConfigError(f"input '{self.name}': expected positive finite spacing, got {self.spacing}.")
         if self.normalisation.mean and len(self.normalisation.mean) != len(self.bands):
             raise ConfigError(f"input '{self.name}': expected one mean per band of {self.bands}.")
         self._check_sensor()
 
     def _check_sensor(self) -> None:
+        meant = [band.name for band in self.described]
+        twice = [band for band, name in zip(self.bands, meant, strict=False) if meant.count(name) > 1]
+        if twice:
+            raise ConfigError(
+                f"input '{self.name}': expected each band of sensor '{self.sensor}' once, but {' and '.join(twice)} are "
+                "names of one band; keep one of them."
+            )
         physical = sorted({band.unit for band in self.described} - {"full scale"})
         if physical and self.normalisation.method == "fixed" and self.normalisation.full_scale:
             raise ConfigError(
@@ -117,10 +131,12 @@ class Input:
 
     @property
     def described(self) -> tuple[Band, ...]:
-        """What the sensor says of each band, in the order of `bands`; empty where no sensor is named."""
+        """What the sensor says of each band, in the order of `bands`; empty where no sensor or no band is named."""
         if not self.sensor:
             return ()
         sensor = get_sensor(self.sensor)
+        if self.bands == EVERY:
+            return ()
         try:
             return tuple(sensor.find(band) for band in self.bands)
         except BandError as error:
@@ -129,7 +145,8 @@ class Input:
     def named(self, bands: BandNames) -> BandNames:
         """Call the bands of an image as this input does, where its sensor knows them by another name, such as `B4` for `B04`.
 
-        A name that the input itself uses is left alone, and so is all that the sensor does not know.
+        A name that the input itself uses is left alone, and so is all that the sensor does not know. An input that names no
+        band yet calls them as the sensor does.
 
         Raises:
             BandError: two bands of the image are one band of the sensor.
@@ -137,7 +154,8 @@ class Input:
         if not self.sensor:
             return bands
         sensor = get_sensor(self.sensor)
-        wanted = {sensor.find(band).name: band for band in self.bands if band not in bands}
+        own = sensor.names if self.bands == EVERY else self.bands
+        wanted = {sensor.find(band).name: band for band in own if band not in bands}
         renamed = tuple(wanted.get(sensor.find(band).name, band) if band in sensor else band for band in bands)
         twice = [band for band in wanted.values() if renamed.count(band) > 1]
         if twice:
@@ -207,14 +225,20 @@ class Contract:
         """Find the input that fits an image: same rank, and all its bands present, by the same names before by others.
 
         Raises:
-            BandError: none fits; the message lists what the encoder reads.
+            BandError: none fits; the message lists what the encoder reads, or the names that two bands share.
         """
         ranked = [entry for entry in self.inputs if entry.ndim == ndim]
         for entry in ranked:
             if set(entry.bands) <= set(bands):
                 return entry
+        ambiguous: BandError | None = None
         for entry in ranked:
-            if set(entry.bands) <= set(entry.named(bands)):
-                return entry
+            try:
+                if set(entry.bands) <= set(entry.named(bands)):
+                    return entry
+            except BandError as error:
+                ambiguous = ambiguous or error
+        if ambiguous is not None:
+            raise ambiguous
         reads = "; ".join(f"{e.ndim}D {e.bands}" for e in self.inputs)
         raise BandError(f"expected an image that this encoder reads ({reads}), got {ndim}D with bands {bands}.")

@@ -58,6 +58,7 @@ class Verb(Generic[T]):
         plan: text for `--plan`; without one the option is refused.
         plan_gpus: text for `--plan --gpus N`; without one the option is refused.
         check: refuses before any work, given config and options; on rank 0 only.
+        overwrites: what `--overwrite` does, for `--help`.
         parts: what `--list` tells beside the presets: heading and text.
     """
 
@@ -72,6 +73,7 @@ class Verb(Generic[T]):
     plan: Callable[[T], str] | None = None
     plan_gpus: Callable[[T, int], str] | None = None
     check: Callable[[T, Options], None] | None = None
+    overwrites: str = "replace files that are there already, each when the new one is whole; others stay."
     parts: Callable[[], str] | None = None
 
 
@@ -145,6 +147,7 @@ def pretrain_main(
         plan=plan,
         plan_gpus=plan,
         check=refuse,
+        overwrites="delete the run in --out first.",
         parts=recipes_text,
     )
     main(verb, argv)
@@ -161,7 +164,14 @@ def execute(verb: Verb[Any], argv: list[str]) -> None:
     if "help" in given.flags:
         print(
             help_text(
-                _program(), verb.description, verb.config, verb.presets, preset, _switches(verb), verb.aliases or {}
+                _program(),
+                verb.description,
+                verb.config,
+                verb.presets,
+                preset,
+                _switches(verb),
+                verb.aliases or {},
+                verb.overwrites,
             )
         )
         return
@@ -252,7 +262,7 @@ def _switches(verb: Verb[Any]) -> list[str]:
         "gpus": verb.plan_gpus is None,
         "resume": not verb.resumable,
     }
-    return [name for name in ("out", "config", "list", "plan", "gpus", "resume", "overwrite") if not hidden.get(name)]
+    return [name for name in ("out", "config", "list", "plan", "gpus", "resume") if not hidden.get(name)]
 
 
 def _default_out(verb: Verb[Any], config: Any, preset: str | None) -> Path:

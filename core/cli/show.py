@@ -15,7 +15,7 @@ from typing import Any, Literal
 from core import registry
 
 _SWITCHES = {
-    "out": ("--out DIR", "where to write."),
+    "out": ("--out PATH", "file or folder to write."),
     "config": (
         "--config FILE",
         "a YAML file of options, such as a run's config.yaml; laid over the preset, if both are given.",
@@ -24,7 +24,6 @@ _SWITCHES = {
     "plan": ("--plan", "print size, cost and length without doing anything."),
     "gpus": ("--gpus N", "with --plan: memory of each of N cards, samples per second and days."),
     "resume": ("--resume", "continue the run in --out from its newest checkpoint that verifies."),
-    "overwrite": ("--overwrite", "delete what is in --out first."),
 }
 
 
@@ -132,6 +131,7 @@ def help_text(
     preset: str | None,
     switches: list[str],
     aliases: Mapping[str, str],
+    overwrites: str,
 ) -> str:
     """Compose the whole page: verb, presets, switches, and every leaf with its default in the chosen (or first) preset."""
     chosen = preset or next(iter(presets or {}), None)
@@ -140,6 +140,7 @@ def help_text(
     texts = {leaf.path: leaf.text for leaf in found}
     rows = [(f"--{short} VALUE ...", f"short for --{leaf}: {texts[leaf]}") for short, leaf in aliases.items()]
     rows += [_SWITCHES[name] for name in switches]
+    rows.append(("--overwrite", overwrites))
     blocks = [
         f"Usage: python -m {program} {'[PRESET] ' if presets else ''}[--<option>=value ...]",
         inspect.cleandoc(description),

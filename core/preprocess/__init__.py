@@ -6,7 +6,7 @@ valid never reaches a result. Reading files and drawing crops live in `datasets`
 """
 
 from core.preprocess.content import everywhere, finite, foreground, measured
-from core.preprocess.value_space import clip_bounds, full_scale, measure, offset_scale
+from core.preprocess.value_space import clip_bounds, full_scale, measure, offset_scale, percentiles, physical
 from core.preprocess.whole import Prepared, is_native, prepare
 from core.preprocess.windows import (
     Window,
@@ -19,12 +19,13 @@ from core.preprocess.windows import (
     resized,
     window_of,
 )
-from core.sensors._ranges import check_range
+from core.sensors._ranges import check_magnitude, check_range
 
 __all__ = [
     "Prepared",
     "Window",
     "centred",
+    "check_magnitude",
     "check_range",
     "clip_bounds",
     "content_box",
@@ -38,6 +39,8 @@ __all__ = [
     "measure",
     "measured",
     "offset_scale",
+    "percentiles",
+    "physical",
     "placed",
     "prepare",
     "resample",

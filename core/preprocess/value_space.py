@@ -92,21 +92,32 @@ def clip_bounds(normalisation: Normalisation) -> tuple[np.ndarray, np.ndarray] |
     return ((low - mean) / std).astype(np.float32), ((high - mean) / std).astype(np.float32)
 
 
+def physical(entry: Input, dtype: np.dtype, scaling: Sequence[tuple[float, float]] | None) -> np.ndarray:
+    """Give (C, 2) float64, step and shift of each band of an input: physical value = raw * step + shift.
+
+    `scaling` is what the file says; without one, raw values are shares of their type's full scale where the input's value
+    space is, and its sensor, if it has one, measures nothing else; else they are physical values as they are.
+    """
+    if scaling is not None:
+        return np.array(scaling, dtype=np.float64).reshape(-1, 2)
+    shares = entry.normalisation.full_scale and all(band.unit == "full scale" for band in entry.described)
+    return np.tile((1.0 / full_scale(dtype) if shares else 1.0, 0.0), (len(entry.bands), 1))
+
+
 def percentiles(
     raw: np.ndarray,
     valid: np.ndarray,
     dtype: np.dtype,
     entry: Input,
     scaling: Sequence[tuple[float, float]] | None,
-) -> list[np.ndarray]:
-    """Measure the 1st, 50th and 99th percentile of each band (C, *S) as physical values; NaN where nothing is valid."""
-    found = []
+) -> np.ndarray:
+    """Measure the 1st, 50th and 99th percentile of each band of an image (C, *S) as physical values: (3, C) float64.
+
+    `valid` is (1, *S) or (C, *S); `scaling` is per band as in `physical`. NaN where nothing is valid.
+    """
+    found = np.full((3, len(raw)), np.nan)
     for at, (band, inside) in enumerate(zip(raw, np.broadcast_to(valid, raw.shape), strict=True)):
-        values = band[inside]
-        numbers = np.percentile(values, [1, 50, 99]) if values.size else np.full(3, np.nan)
-        if scaling is not None:
-            numbers = np.sort(numbers * scaling[at][0] + scaling[at][1])
-        elif entry.described[at].unit == "full scale":
-            numbers = numbers / full_scale(dtype)
-        found.append(numbers)
-    return list(np.stack(found, axis=1))
+        if inside.any():
+            found[:, at] = np.percentile(band[inside].astype(np.float64), (1, 50, 99))
+    steps, shifts = physical(entry, dtype, scaling).T
+    return np.sort(found * steps + shifts, axis=0)  # a negative step turns them round

@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+
 Point = tuple[float, float]
 Placer = Callable[[float, float], Point]
 
 WIDTH, HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 10, 30
+_MEANS = 2000  # averages of a curve
 _HOVERS = 60  # hover zones per chart: enough to read a curve, small enough to carry
 
 
@@ -48,7 +51,7 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -67,20 +70,18 @@ def tick_text(value: float) -> str:
 
 
 def smooth(points: Sequence[Point]) -> tuple[list[Point], int]:
-    """Average each point with its neighbours, a 25th of the curve in all; gives the curve and that number of points.
+    """Average points with their neighbours, a 25th of the curve in all; gives the curve and how many are averaged.
 
-    Values that are not finite are left out of every average; a point whose whole neighbourhood is not finite is NaN.
+    Of a long curve every so many-th average is given; a spike moves those alone that it is in. Values that are
+    not finite are left out of every average; a point whose whole neighbourhood is not finite is NaN.
     """
     window = max(1, round(len(points) / 25)) | 1
-    sums, counts = [0.0], [0]
-    for _, y in points:
-        sums.append(sums[-1] + (y if math.isfinite(y) else 0.0))
-        counts.append(counts[-1] + math.isfinite(y))
+    values = np.array([y for _, y in points], dtype=np.float64)
     out = []
-    for i, (x, _) in enumerate(points):
-        first, last = max(0, i - window // 2), min(len(points), i + window // 2 + 1)
-        count = counts[last] - counts[first]
-        out.append((x, (sums[last] - sums[first]) / count if count else math.nan))
+    for i in range(0, len(points), max(1, len(points) // _MEANS)):
+        near = values[max(0, i - window // 2) : i + window // 2 + 1]
+        near = near[np.isfinite(near)]
+        out.append((points[i][0], float(near.mean()) if near.size else math.nan))
     return out, window
 
 

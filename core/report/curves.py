@@ -37,8 +37,8 @@ def pace(run: Run) -> str:
         curves = []
         for tone, stream in enumerate(streams, start=1):
             points = _all_streams(run, name) if whole_run else _of_stream(run, stream, name)
-            curves += _train(points, stream, min(tone, 4), smoothed=name != "lr")
-        figures.append(_figure(heading, curves, from_zero=zero, log=name == "grad_norm" and _wide(curves)))
+            curves += train_curves(points, stream, min(tone, 4), smoothed=name != "lr")
+        figures.append(figure(heading, curves, from_zero=zero, log=name == "grad_norm" and wide(curves)))
     return f'<div class="charts">{"".join(figures)}</div>' if any(figures) else '<p class="soft">Not logged yet.</p>'
 
 
@@ -74,7 +74,8 @@ def _repeats_loss(run: Run, stream: str, term: str) -> bool:
     )
 
 
-def _train(points: Sequence[Point], name: str, tone: int, *, smoothed: bool = True) -> list[Curve]:
+def train_curves(points: Sequence[Point], name: str, tone: int, *, smoothed: bool = True) -> list[Curve]:
+    """Give a curve of single steps and its mean over neighbours; none without a finite value."""
     if not any(math.isfinite(y) for _, y in points):
         return []
     mean, window = smooth(points)
@@ -88,23 +89,24 @@ def _train(points: Sequence[Point], name: str, tone: int, *, smoothed: bool = Tr
 
 def _panel(run: Run, stream: str, field: tuple[str, ...], heading: str) -> str:
     train, held_out = run.curve("step", stream, *field), run.curve("validation", stream, *field)
-    curves = _train(train, "train", 1)
+    curves = train_curves(train, "train", 1)
     if any(math.isfinite(y) for _, y in held_out):
         curves.append(Curve("validation, fixed masks", thin(held_out), 2, dots=len(held_out) <= 40))
     lost = sum(not math.isfinite(y) for _, y in (*train, *held_out))
     gone = f" {lost} value(s) that are not finite are left out." if lost else ""
-    return _figure(heading, curves, log=_wide(curves), remark=gone)
+    return figure(heading, curves, log=wide(curves), remark=gone)
 
 
-def _wide(curves: Sequence[Curve]) -> bool:
+def wide(curves: Sequence[Curve]) -> bool:
     """Ask for a logarithmic axis where the values span more than a factor of 20."""
     ys = [y for c in curves for _, y in c.points if math.isfinite(y)]
     return bool(ys) and min(ys) > 0 and max(ys) / min(ys) > 20
 
 
-def _figure(
+def figure(
     heading: str, curves: Sequence[Curve], *, log: bool = False, from_zero: bool = False, remark: str = ""
 ) -> str:
+    """Draw curves under their heading with their legend; empty text where there is nothing to see or to say."""
     chart = line_chart(curves, label=f"{heading}, over steps", log=log, from_zero=from_zero)
     if not chart and not remark:
         return ""

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.report.charts import show
+from core.report.html import Fact, cards
 from core.report.read import Run
-
-Fact = tuple[str, str]
 
 
 def facts(run: Run, command: str) -> str:
     """Draw the facts of a run as cards, and the command below them where one is known."""
-    cards = [
+    named = [
         ("Data", _data(run)),
         ("Method", _method(run)),
         ("Optimisation", _optimisation(run)),
-        ("Machine and versions", _lines({**run.env, **run.facts}) or [("", "not recorded")]),
+        ("Machine and versions", machine(run)),
     ]
-    drawn = "".join(f"<div><h3>{escape(name)}</h3>{_list(entries)}</div>" for name, entries in cards)
-    said = f'<h3 class="apart">Command to repeat it</h3><pre>{escape(command)}</pre>' if command else ""
-    return f'<div class="cards">{drawn}</div>{said}'
+    return cards(named, command)
 
 
-def _list(entries: Iterable[Fact]) -> str:
-    # A path may break after any slash, and only then anywhere else.
-    cells = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text).replace('/', '/<wbr>')}</dd>" for name, text in entries)
-    return f'<dl class="facts">{cells}</dl>'
+def machine(run: Run) -> list[Fact]:
+    """Give what is known of where a run ran."""
+    return lines({**run.env, **run.facts}) or [("", "not recorded")]
 
 
 def _data(run: Run) -> list[Fact]:
@@ -59,7 +54,7 @@ def _method(run: Run) -> list[Fact]:
     if not isinstance(recipe, Mapping):
         return [("recipe", _text(recipe))]
     entries = [("recipe", _text(recipe.get("kind", "not recorded")))]
-    entries += _lines({name: value for name, value in recipe.items() if name != "kind"})
+    entries += lines({name: value for name, value in recipe.items() if name != "kind"})
     if run.stored_values is not None:
         entries.append(("encoder size", f"{run.stored_values:,} stored values"))
     return entries
@@ -67,14 +62,14 @@ def _method(run: Run) -> list[Fact]:
 
 def _optimisation(run: Run) -> list[Fact]:
     planned = show(run.planned_steps if run.planned_steps is not None else math.nan)
-    return [("steps", planned), *_lines({"seed": run.config.get("seed"), **_mapping(run.config.get("optim"))})]
+    return [("steps", planned), *lines({"seed": run.config.get("seed"), **_mapping(run.config.get("optim"))})]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _lines(tree: Mapping[str, Any], prefix: str = "") -> list[Fact]:
+def lines(tree: Mapping[str, Any], prefix: str = "") -> list[Fact]:
     """Give one fact per plain entry and one per nested mapping, whose own plain entries share a line."""
     entries: list[Fact] = []
     for key, value in tree.items():
@@ -83,13 +78,13 @@ def _lines(tree: Mapping[str, Any], prefix: str = "") -> list[Fact]:
             plain = {k: v for k, v in value.items() if not _nested(v)}
             if plain:
                 entries.append((name, _inline(plain)))
-            entries += _lines({k: v for k, v in value.items() if _nested(v)}, f"{name} ")
+            entries += lines({k: v for k, v in value.items() if _nested(v)}, f"{name} ")
         elif _nested(value):
             one = str(key).removesuffix("s").replace("_", " ")
             for i, entry in enumerate(value):
                 named = _mapping(entry)
                 label = f"{one} {named.get('name', i + 1)}"
-                entries += _lines({label: {k: v for k, v in named.items() if k != "name"} if named else entry})
+                entries += lines({label: {k: v for k, v in named.items() if k != "name"} if named else entry})
         elif value not in (None, [], ()):
             entries.append((name, _text(value)))
     return entries
@@ -109,6 +104,8 @@ def _inline(plain: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({_inline(value)})"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import shlex
@@ -14,17 +13,17 @@ from typing import Any
 
 from core.checkpoint import publish_text
 from core.config import dump
+from core.errors import RunFolderError
 from core.report.charts import show
 from core.report.curves import losses, pace, waits
-from core.report.efficiency import efficiency
+from core.report.evaluations import evaluations
 from core.report.facts import facts
-from core.report.read import Run, number, read_run
-from core.report.scores import scores
-from core.report.style import STYLE
+from core.report.finetuned import render_finetuned
+from core.report.html import document, figure, folded, leads, picture, png, section, tiles
+from core.report.html import notes as warned
+from core.report.panels import panels
+from core.report.read import Run, listed, number, read_run
 from core.report.words import duration, headline, progress
-
-# Nothing may be fetched, whatever a user's string holds: the browser enforces what the tests assert.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _SWATCHES = (
     '<p class="swatches"><span class="hidden">hidden from the encoder</span>'
@@ -76,12 +75,16 @@ def write_report(
     words = command if command is None or isinstance(command, str) else shlex.join(command)
     told = {
         "title": title if title is not None else str(said.get("title") or run.resolve().name),
-        "notes": list(notes) if notes is not None else [str(note) for note in said.get("notes") or []],
+        "notes": list(notes) if notes is not None else [str(note) for note in listed(said.get("notes"))],
         "command": words if words is not None else str(said.get("command") or ""),
     }
-    page = render(read, title=str(told["title"]), notes=list(told["notes"]), command=str(told["command"]))
-    kept.parent.mkdir(exist_ok=True)
-    publish_text(kept, json.dumps(told, ensure_ascii=False))
+    draw = render if read.head is None else render_finetuned
+    page = draw(read, title=str(told["title"]), notes=list(told["notes"]), command=str(told["command"]))
+    try:
+        kept.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{kept.parent}: expected a folder that can be written, got: {error.strerror}.") from None
+    publish_text(kept, json.dumps(told))
     publish_text(run / "report.html", page)
     return run / "report.html"
 
@@ -95,64 +98,48 @@ def _said(path: Path) -> dict[str, Any]:
 
 
 def render(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> str:
-    """Give the whole page as text."""
+    """Give the whole page of a pretraining as text."""
     sections = [
-        _section("What ran", "", facts(run, command)),
-        _section(
+        section("What ran", "", facts(run, command)),
+        section(
             "Losses",
             "Thin lines: single steps. Validation: held-out images under masks that never change.",
             losses(run),
         ),
-        _section("Pace", "Waiting for data is the share of a step in which the model stood still.", pace(run)),
-        _section(
-            "Reconstructions" if _predicted(run) else "What was hidden", _panels_say(run), _panels(run) + _more(run)
+        section("Pace", "Waiting for data is the share of a step in which the model stood still.", pace(run)),
+        section(
+            "Reconstructions" if _predicted(run) else "What was hidden",
+            _panels_say(run),
+            (_SWATCHES + panels(run) if run.panels else panels(run)) + _more(run),
         ),
-        _section("What the features are worth", "", _evaluations(run)),
-        _section("How to read this", "", _how(run)),
-        _section("Full configuration", "", _configuration(run)),
+        section("What the features are worth", "", evaluations(run)),
+        section("How to read this", "", _how(run)),
+        section("Full configuration", "", folded("config.yaml", dump(run.config))),
     ]
-    said = "".join(f'<p class="lead">{escape(sentence)}</p>' for sentence in headline(run))
-    warned = "".join(f'<p class="note">{escape(text)}</p>' for text in (*notes, *run.problems))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<header><p class="kicker">halfseen pretraining report</p><h1>{escape(title)}</h1>{said}'
-        f"<p>{escape(progress(run))}</p>{warned}{_tiles(run)}</header>{''.join(sections)}"
-        f"<footer>Made from the run folder {escape(run.path.resolve().name)}. This file is complete and loads nothing."
-        "</footer></main></body></html>\n"
-    )
-
-
-def _section(heading: str, intro: str, body: str) -> str:
-    said = f'<p class="soft">{escape(intro)}</p>' if intro else ""
-    return f"<section><h2>{escape(heading)}</h2>{said}{body}</section>"
+    header = leads(headline(run)) + f"<p>{escape(progress(run))}</p>" + warned((*notes, *run.problems)) + _tiles(run)
+    footer = f"Made from the run folder {run.path.resolve().name}."
+    return document(title=title, kicker="halfseen pretraining report", header=header, sections=sections, footer=footer)
 
 
 def _tiles(run: Run) -> str:
-    tiles = []
+    entries = []
     for stream in run.streams:
         held_out = run.curve("validation", stream, "loss")
         if held_out:
             name = "Validation loss" if len(run.streams) == 1 else f"{stream.capitalize()} validation"
-            tiles.append((name, show(held_out[-1][1]), f"was {show(held_out[0][1])}" if len(held_out) > 1 else ""))
+            entries.append((name, show(held_out[-1][1]), f"was {show(held_out[0][1])}" if len(held_out) > 1 else ""))
     for stream in run.streams:
         rates = [y for _, y in run.curve("step", stream, "samples_per_s") if math.isfinite(y)]
         if rates:
             lost = [y for _, y in waits(run, stream) if math.isfinite(y)]
             wait = f"median; {statistics.median(lost):.0f} % waiting for data" if lost else "median"
             name = "Images per second" if len(run.streams) == 1 else f"{stream.capitalize()}s per second"
-            tiles.append((name, show(statistics.median(rates)), wait))
+            entries.append((name, show(statistics.median(rates)), wait))
     spent = [number(event.get("step_s")) for event in run.steps]
     if any(math.isfinite(s) for s in spent):
         seconds = sum(s for s in spent if math.isfinite(s))
-        tiles.append(("Time in steps", duration(seconds), f"{len(run.steps):,} logged steps"))
-    cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(beside)}</small></dd></div>"
-        for name, value, beside in tiles
-    )
-    return f'<dl class="tiles">{cells}</dl>' if cells else ""
+        entries.append(("Time in steps", duration(seconds), f"{len(run.steps):,} logged steps"))
+    return tiles(entries)
 
 
 def _panels_say(run: Run) -> str:
@@ -170,69 +157,13 @@ def _panels_say(run: Run) -> str:
 
 def _predicted(run: Run) -> bool:
     """Say whether a prediction was drawn, or no panel yet."""
-    names = {column.get("name") for row in (run.panels or {}).get("rows") or [] for column in row.get("columns") or []}
+    names = {column.get("name") for row in (run.panels or {}).get("rows", []) for column in row["columns"]}
     return not names or bool(names - {"original", "seen", "mask"})
 
 
-def _panels(run: Run) -> str:
-    rows = (run.panels or {}).get("rows") or []
-    if not rows:
-        return '<p class="soft">No panels were drawn yet.</p>'
-    parts, before, shown = [], None, None
-    for row in rows:
-        if row.get("input") != before:
-            before, shown = row.get("input"), None
-            parts.append(f'<h3 class="apart">{escape(str(before).capitalize())}</h3>')
-        if _shown(row) != shown:
-            shown = _shown(row)
-            parts.append(shown)
-        columns = row.get("columns") or []
-        figures = "".join(_picture(run, column, str(before)) for column in columns)
-        parts.append(f'<div class="panel" style="--n:{max(1, len(columns))}">{figures}</div>')
-    return _SWATCHES + "".join(parts)
-
-
-def _shown(row: Mapping[str, Any]) -> str:
-    bands, kind = ", ".join(str(band) for band in row.get("shown") or []), str(row.get("colours") or "")
-    planes = " Three slices through the middle: across z (top left), across y (below), across x (right)."
-    said = (f"{_sentence(kind)}Bands: {bands}." if bands else "") + (planes if row.get("volume") else "")
-    return f'<p class="soft small">{escape(said)}</p>' if said else ""
-
-
-def _sentence(kind: str) -> str:
-    """What the colours of a panel are; one band in grey needs no word."""
-    return "" if kind in ("", "one band") else f"{kind[0].upper()}{kind[1:]}. "
-
-
-def _picture(run: Run, column: Mapping[str, Any], of: str) -> str:
-    heading = str(column.get("heading", ""))
-    path = run.path / "figures" / Path(str(column.get("file", ""))).name  # never out of the folder
-    caption = f"<figcaption>{escape(heading)}</figcaption>"
-    if not path.is_file():
-        return f'<figure>{caption}<p class="soft">{escape(path.name)} is missing.</p></figure>'
-    size = f'width="{int(number(column.get("width", 1)))}" height="{int(number(column.get("height", 1)))}"'
-    return f'<figure>{caption}<img {size} alt="{escape(f"{of}: {heading}")}" src="{_data_uri(path)}"></figure>'
-
-
-def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
-
-
 def _more(run: Run) -> str:
-    figures = [
-        f"<figure><figcaption>{escape(p.stem.replace('_', ' '))}</figcaption>"
-        f'<img alt="{escape(p.stem)}" src="{_data_uri(p)}"></figure>'
-        for p in run.pictures
-    ]
+    figures = [figure(p.stem.replace("_", " "), picture(png(p.read_bytes()), p.stem)) for p in run.pictures]
     return f'<div class="more">{"".join(figures)}</div>' if figures else ""
-
-
-def _evaluations(run: Run) -> str:
-    if not run.tables and not run.curves:
-        return '<p class="soft">Not evaluated yet; the verb <b>evaluate</b> fills this section.</p>'
-    tables = [scores(name if len(run.tables) > 1 else "", table) for name, table in run.tables]
-    curves = [efficiency(name if len(run.curves) > 1 else "", curve) for name, curve in run.curves]
-    return "".join([*tables, *curves])
 
 
 def _how(run: Run) -> str:
@@ -243,7 +174,3 @@ def _how(run: Run) -> str:
             "seed or another site. Judge a difference by its own paired interval, not by whether two whiskers overlap."
         )
     return f'<ul class="how">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
-
-
-def _configuration(run: Run) -> str:
-    return f"<details><summary>config.yaml</summary><pre>{escape(dump(run.config))}</pre></details>"

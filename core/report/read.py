@@ -11,29 +11,18 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from core.config import load
 from core.errors import DataError, MissingDataError
 from core.evaluate.curve import Curve
-from core.evaluate.table import Table
-
-_KINDS = {"photograph": 2, "scene": 2, "volume": 3}  # names of inputs that are nouns for their images, and their rank
+from core.evaluate.table import Row, Table
+from core.report.collection import DataFacts, nouns, read_data
 
 Points = list[tuple[float, float]]
 Scores = TypeVar("Scores", Table, Curve)
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """Counts of the manifest `data.parquet`: images and groups per kind and split."""
-
-    images: dict[str, int]
-    groups: int
-    held_out_images: int
-    held_out_groups: int
-    file_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +43,8 @@ class Run:
         pictures: other PNG files in `figures/`.
         tables: evaluation tables by file name.
         curves: label-efficiency curves by file name.
+        scores: rows of `scores.json`, which `finetune` writes.
+        head: `head.json`, which `finetune` writes; None = a pretraining.
         stored_values: numbers in the exported encoder's file, None while there is none.
         problems: sentences about what is there but could not be read.
     """
@@ -71,13 +62,24 @@ class Run:
     pictures: tuple[Path, ...]
     tables: tuple[tuple[str, Table], ...]
     curves: tuple[tuple[str, Curve], ...]
+    scores: tuple[Row, ...]
+    head: dict[str, Any] | None
     stored_values: int | None
     problems: tuple[str, ...]
+
+    @cached_property
+    def _of_stream(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Events by their kind and the name of their stream."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for kind, events in (("step", self.steps), ("validation", self.validations)):
+            for event in events:
+                found.setdefault((kind, str(event.get("stream") or "all")), []).append(event)
+        return found
 
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the streams in order of appearance."""
-        return tuple(dict.fromkeys(str(e.get("stream") or "all") for e in (*self.steps, *self.validations)))
+        return tuple(dict.fromkeys(stream for _, stream in self._of_stream))
 
     @property
     def planned_steps(self) -> int | None:
@@ -92,14 +94,12 @@ class Run:
 
     def curve(self, events: str, stream: str, *names: str) -> Points:
         """Give (step, value) of a field such as `loss` or of a nested one such as `terms`, `gradient`."""
-        chosen = self.steps if events == "step" else self.validations
         found = []
-        for event in chosen:
-            if str(event.get("stream") or "all") == stream:
-                value: Any = event
-                for name in names:
-                    value = value.get(name) if isinstance(value, Mapping) else None
-                found.append((float(event["step"]), number(value)))
+        for event in self._of_stream.get((events, stream), ()):
+            value: Any = event
+            for name in names:
+                value = value.get(name) if isinstance(value, Mapping) else None
+            found.append((float(event["step"]), number(value)))
         return found
 
 
@@ -118,9 +118,11 @@ def read_run(path: Path) -> Run:
     problems: list[str] = []
     steps, validations, facts, resumes, ended = _metrics(path / "metrics.jsonl", problems)
     figures = path / "figures"
-    panels = _json(figures / "panels.json", problems)
-    drawn = {column.get("file") for row in (panels or {}).get("rows", []) for column in row.get("columns", [])}
-    others = [p for p in sorted(figures.glob("*.png")) if p.name not in drawn and p.name[:6] != "panel_"]
+    panels = _panels(figures / "panels.json", problems)
+    drawn = {column.get("file") for row in (panels or {}).get("rows", []) for column in row["columns"]}
+    others = [
+        p for p in sorted(figures.glob("*.png")) if p.is_file() and p.name not in drawn and p.name[:6] != "panel_"
+    ]
     config = _config(path / "config.yaml")
     return Run(
         path=path,
@@ -131,11 +133,13 @@ def read_run(path: Path) -> Run:
         facts=facts,
         resumes=resumes,
         ended=ended,
-        data=_data(path / "data.parquet", _nouns(config), problems),
+        data=read_data(path / "data.parquet", nouns(config), problems),
         panels=panels,
         pictures=tuple(others),
         tables=tuple(_scored(sorted(path.glob("evaluation*.json")), Table, problems)),
         curves=tuple(_scored(sorted(path.glob("label_efficiency*.json")), Curve, problems)),
+        scores=_rows(path / "scores.json", problems),
+        head=_json(path / "head.json", problems),
         stored_values=_stored_values(path / "encoder" / "model.safetensors", problems),
         problems=tuple(problems),
     )
@@ -159,6 +163,41 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
         problems.append(f"{path.name} holds {type(content).__name__} where a mapping was expected.")
         return None
     return content
+
+
+def _panels(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    content = _json(path, problems)
+    if content is None:
+        return None
+    rows = content.get("rows", [])
+    whole = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    columns = [column for row in rows for column in listed(row.get("columns"))] if whole else [None]
+    names = [entry for entry in listed(content.get("legend")) if not _is_named_colour(entry)]
+    if names or not all(isinstance(column, dict) for column in columns):
+        problems.append(f"{path.name} does not hold rows of pictures, and none is shown.")
+        return None
+    return {**content, "rows": [{**row, "columns": listed(row.get("columns"))} for row in rows]}
+
+
+def _is_named_colour(entry: Any) -> bool:
+    """Tell [name, [red, green, blue]]."""
+    whole = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], list) and len(entry[1]) == 3
+    return whole and all(isinstance(part, int) for part in entry[1])
+
+
+def listed(value: Any) -> list[Any]:
+    """Give a JSON value as a list; what is none becomes empty."""
+    return value if isinstance(value, list) else []
+
+
+def _rows(path: Path, problems: list[str]) -> tuple[Row, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(Row(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        problems.append(f"{path.name} could not be read ({error}).")
+        return ()
 
 
 def _metrics(
@@ -203,38 +242,6 @@ def _lines(path: Path) -> Iterable[Any]:
                     yield json.loads(line)
                 except ValueError:
                     yield None
-
-
-def _nouns(config: Mapping[str, Any]) -> dict[int, str]:
-    """What the images of each rank are called: as the stream that reads them is, where that is a noun."""
-    data = config.get("data")
-    streams = data.get("streams") if isinstance(data, Mapping) else None
-    names = {entry.get("input") for entry in streams or () if isinstance(entry, Mapping)}
-    return {3: "volumes"} | {ndim: f"{name}s" for name, ndim in _KINDS.items() if name in names}
-
-
-def _data(path: Path, nouns: Mapping[int, str], problems: list[str]) -> DataFacts | None:
-    if not path.is_file():
-        return None
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        have = parquet.read_schema(path).names
-        wanted = [name for name in ("ndim", "group", "split", "bytes") if name in have]
-        table = parquet.read_table(path, columns=wanted).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
-        problems.append(f"data.parquet could not be read ({error}).")
-        return None
-    rows = len(next(iter(table.values()), []))
-    images: dict[str, int] = {}
-    for ndim in table.get("ndim", [0] * rows):
-        kind = nouns.get(ndim, "images")
-        images[kind] = images.get(kind, 0) + 1
-    groups, splits = table.get("group", list(range(rows))), table.get("split", [""] * rows)
-    held_out = [group for group, split in zip(groups, splits, strict=True) if split == "held_out"]
-    size = sum(table["bytes"]) if "bytes" in table else None
-    return DataFacts(images, len(set(groups)), len(held_out), len(set(held_out)), size)
 
 
 def _scored(paths: Iterable[Path], kind: type[Scores], problems: list[str]) -> Iterable[tuple[str, Scores]]:

@@ -33,7 +33,7 @@ def _tones(features: Sequence[str]) -> dict[str, int]:
 def _metric(table: Table, metric: str, tones: dict[str, int]) -> str:
     rows = [row for row in table.rows if row.metric == metric]
     chance = table.chance.get(metric)
-    axis = _axis([(r.value, r.low, r.high) for r in rows], chance)
+    axis = axis_of([(r.value, r.low, r.high) for r in rows], chance)
     body = []
     for method in dict.fromkeys(row.method for row in rows):
         body.append(f'<tr><th colspan="3">{escape(method)}</th></tr>')
@@ -41,29 +41,30 @@ def _metric(table: Table, metric: str, tones: dict[str, int]) -> str:
             if row.method == method:
                 spread = f" ± {row.spread:.3f} over {row.sets} seeds" if row.spread is not None else ""
                 plot = whisker(row.value, row.low, row.high, axis=axis, mark=chance, tone=tones[row.features])
-                body.append(_line(row.features + spread, plot, row, "{:.3f}", first=tones[row.features] == 1))
+                body.append(line(row.features + spread, plot, row, "{:.3f}", first=tones[row.features] == 1))
     beside = f' <span class="soft">(dashed: chance, {chance:.3f})</span>' if chance is not None else ""
-    return _table(f"{escape(metric)}{beside}", body, axis)
+    return score_table(f"{escape(metric)}{beside}", body, axis)
 
 
 def _gains(table: Table, metric: str, tones: dict[str, int]) -> str:
     found = [d for d in table.differences if d.metric == metric]
     if not found:
         return ""
-    axis = _axis([(d.value, d.low, d.high) for d in found], 0.0)
+    axis = axis_of([(d.value, d.low, d.high) for d in found], 0.0)
     body = []
     for method in dict.fromkeys(d.method for d in found):
         body.append(f'<tr><th colspan="3">{escape(method)}</th></tr>')
         for d in found:
             if d.method == method:
                 plot = whisker(d.value, d.low, d.high, axis=axis, mark=0.0, tone=tones.get(d.baseline, 0))
-                body.append(_line(d.baseline, plot, d, "{:+.3f}", first=d.excludes_zero))
+                body.append(line(d.baseline, plot, d, "{:+.3f}", first=d.excludes_zero))
     tested = " and ".join(dict.fromkeys(d.features for d in found))
     heading = f"{metric}: {tested} minus baseline"
-    return _table(f'{escape(heading)} <span class="soft">(dashed: no difference)</span>', body, axis)
+    return score_table(f'{escape(heading)} <span class="soft">(dashed: no difference)</span>', body, axis)
 
 
-def _line(name: str, plot: str, score: Row | Difference, form: str, *, first: bool) -> str:
+def line(name: str, plot: str, score: Row | Difference, form: str, *, first: bool) -> str:
+    """Give a row of a `score_table`: a name, the whisker of a score, and its numbers."""
     numbers = [form.format(v) if math.isfinite(v) else "not defined" for v in (score.value, score.low, score.high)]
     mark = " first" if first else ""
     return (
@@ -72,12 +73,13 @@ def _line(name: str, plot: str, score: Row | Difference, form: str, *, first: bo
     )
 
 
-def _table(heading: str, body: Sequence[str], axis: tuple[float, float]) -> str:
+def score_table(heading: str, body: Sequence[str], axis: tuple[float, float]) -> str:
+    """Give rows under a heading, which is markup, with their common axis below."""
     foot = f'<tr><td class="name"></td><td class="plot">{whisker_axis(axis)}</td><td class="value"></td></tr>'
     return f"<div><h3>{heading}</h3><table><tbody>{''.join(body)}</tbody><tfoot>{foot}</tfoot></table></div>"
 
 
-def _axis(intervals: Sequence[Interval], mark: float | None) -> tuple[float, float]:
+def axis_of(intervals: Sequence[Interval], mark: float | None) -> tuple[float, float]:
     """Span all intervals and the mark, with a little room on both sides."""
     ends = [v for interval in intervals for v in interval if math.isfinite(v)] + ([] if mark is None else [mark])
     if not ends:

@@ -25,6 +25,7 @@ body{margin:0}
 main{max-width:88rem;margin:0 auto;padding:1.5rem clamp(1rem,3vw,3rem) 3rem}
 h1,h2,h3,p,dl,dd,figure,ul{margin:0;padding:0}
 h1{font-size:clamp(1.6rem,1.1rem + 2vw,2.5rem);line-height:1.15;letter-spacing:-.015em;overflow-wrap:anywhere}
+h2,h3{overflow-wrap:anywhere}
 h2{font-size:1.3rem;line-height:1.25;margin:0 0 .2rem;letter-spacing:-.01em}
 h3{font-size:1rem;line-height:1.3;margin:0 0 .35rem}
 section{margin-top:3rem}
@@ -74,7 +75,7 @@ svg circle{stroke-width:1}
 svg circle.t0{fill:var(--t0)}svg circle.t1{fill:var(--t1)}svg circle.t2{fill:var(--t2)}
 svg circle.t3{fill:var(--t3)}svg circle.t4{fill:var(--t4)}
 .panel{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.9rem .8rem;margin-top:1.2rem}
-.panel figure{break-inside:avoid}.panel+p{margin-top:1.6rem}
+.panel figure{break-inside:avoid}.panel+p{margin-top:1.6rem}p.small+.panel{margin-top:.5rem}p.soft+p.small{margin-top:1rem}
 .panel img,.more img{display:block;width:100%;height:auto}
 figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3rem}
 @media (min-width:800px),print{.panel{grid-template-columns:repeat(var(--n),minmax(0,1fr));max-width:calc(var(--n)*17rem)}
@@ -86,6 +87,22 @@ figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3re
 .tint::before{background:rgb(86,180,233)}
 .nodata::before{
   background:radial-gradient(circle at 1px 1px,rgba(128,128,128,.6) 1px,rgba(128,128,128,.16) 1px) 0 0/5px 5px}
+.swatches.plain span::before{background:var(--c)}
+.coarse{image-rendering:pixelated}
+.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem;margin:.6rem 0 0;
+  max-width:84rem}
+.pictures img{display:block;width:100%;max-width:40rem;height:auto}
+article+article{margin-top:2.6rem}
+.covers{max-width:46rem;margin-top:.9rem}
+.covers th,.covers td{padding:.28rem 1rem .28rem 0;border-top:1px solid var(--line);text-align:right}
+.covers thead th,.covers thead td{color:var(--soft);border-top:0;font-size:.85rem}
+.covers th{text-align:left;overflow-wrap:anywhere}
+.covers tbody tr[style] th::before{content:"";display:inline-block;width:.9rem;height:.9rem;margin-right:.6rem;
+  vertical-align:-.1rem;background:var(--c)}
+.covers td{white-space:nowrap}.covers .bar{width:34%;padding-right:0}
+@media (max-width:640px){.covers th,.covers td{padding-right:.6rem}.covers .bar{width:22%}
+  .covers tbody tr[style] th::before{margin-right:.4rem}}
+.covers .bar i{display:block;height:.8rem;background:var(--c);min-width:1px}
 .more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:1rem;margin-top:1rem}
 .scores{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,34rem),1fr));gap:2rem 3rem;margin-top:1.2rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}

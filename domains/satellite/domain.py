@@ -5,14 +5,10 @@ Value spaces of published methods stand in `core.encoders.cards`, those of senso
 
 from __future__ import annotations
 
-from core.bands import BandNames
-from core.contract import Input, Normalisation
+from core.contract import EVERY, Input, Normalisation
 
 # North is a convention of the file: a scene seen in a mirror is another scene that could be.
 FLIPS = (True, True)
-
-EVERY: BandNames = ("*",)
-"""The bands of an open input that names none: all that the images of a collection share."""
 
 
 def open_scene(size: int, patch: int) -> Input:

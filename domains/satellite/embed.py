@@ -8,12 +8,15 @@ tiles    GeoParquet, one row per window: file, time, rows and columns, outline, 
 grid     COG or Zarr with one pixel per token, georeferenced, one band per feature; windows are blended where they overlap.
 colours  a COG of three bytes per token: the directions in which the tokens of that scene differ most, as red, green, blue.
 
-What is not measured is left out: tiles and tokens of which less than half is data. The memory that a run takes is said
-before it starts; --plan says it and stops.
+What is not measured is left out: tiles and tokens of which less than half is data. With grid and colours, a page shows each
+scene beside the colours of its tokens: report.html in the folder --out, or NAME.report.html beside a single file. The memory
+that a run takes is said before it starts; --plan says it and stops. It runs in one process, without the --scheduler of
+predict: tiles are rows of one file, and colours need all tokens of a scene first; give each machine its own scenes.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,11 +27,12 @@ from core.cli import Options, Verb, main
 from core.encoders.base import Pool
 from core.encoders.load import Encoder, load_encoder
 from core.errors import ConfigError
-from datasets.assign import called_as
+from core.report.maps import PICTURED, Sheet
 from domains.satellite.covering import Job, Network, covered, memory_text
 from domains.satellite.feature_maps import write_colours, write_grid
 from domains.satellite.outputs import refuse_existing, targets
-from domains.satellite.scenes import ALIASES, Reading, input_for, look, open_scenes
+from domains.satellite.pages import page_of, sheet_of_tokens, write_page
+from domains.satellite.scenes import ALIASES, Reading, look, matched, open_scenes
 from domains.satellite.tile_vectors import write_tiles
 from domains.verbs.collection import say
 
@@ -45,6 +49,7 @@ class Embed:
         reading: scenes, and how they are covered.
         product: vectors of `tiles`, a `grid` of features, or `colours` of tokens.
         pool: how the tokens of a tile become one vector; of `tiles` only, by default their mean.
+        report: write that page; of `grid` and `colours`.
         accept: terms of a published encoder's licence that you agree to, such as non_commercial.
     """
 
@@ -52,11 +57,16 @@ class Embed:
     reading: Reading
     product: Product = "tiles"
     pool: Pool | None = None
+    report: bool = True
     accept: tuple[Literal["non_commercial"], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.product != "tiles":
             raise ConfigError(f"option 'pool' has no effect on the product '{self.product}': leave it out.")
+        if not self.report and self.product == "tiles":
+            raise ConfigError(
+                "option 'report' has no effect on the product 'tiles', which has no pictures: leave it out."
+            )
         if self.reading.measured != "all":
             raise ConfigError("option 'measured': expected all, for features do not say which bands they are of.")
 
@@ -68,8 +78,7 @@ def jobs(config: Embed, encoder: Encoder) -> list[Job]:
         HalfseenError: a scene or an option cannot be used; nothing was written.
     """
     made = []
-    for found in open_scenes(config.reading):
-        entry = input_for(encoder.contract, found.image)
+    for found, entry in matched(open_scenes(config.reading), encoder.contract):
         cell = covered(replace(config.reading, overlap=None), found.image, entry, 1).window
         if config.product != "tiles":
             backbone = encoder.backbone
@@ -77,7 +86,7 @@ def jobs(config: Embed, encoder: Encoder) -> list[Job]:
             cell = tuple(w // t for w, t in zip(cell, tokens, strict=True))
         windows = covered(config.reading, found.image, entry, cell)
         look(found.image, entry)
-        made.append(Job(found=replace(found, image=called_as(found.image, entry)), entry=entry, windows=windows))
+        made.append(Job(found=found, entry=entry, windows=windows))
     return made
 
 
@@ -92,11 +101,32 @@ def run(config: Embed, options: Options) -> Path:
         return write_tiles(config.reading, config.encoder, encoder, work, options.out, overwrite=options.overwrite)
     write = write_grid if config.product == "grid" else write_colours
     paths = targets([job.image for job in work], options.out, ".tif")
-    refuse_existing(paths, options)
+    refuse_existing([*paths, *([page_of(options.out)] if config.report else [])], options)
+    sheets: list[Sheet] = []
     for job, path in zip(work, paths, strict=True):
         say(_text(config, job, network))
+        began = time.perf_counter()
         write(config.reading, encoder, job, path, overwrite=options.overwrite)
+        seconds, pictured = time.perf_counter() - began, len(sheets) < PICTURED
+        if config.report:
+            sheets.append(sheet_of_tokens(job.image, job.entry, job.windows, path, seconds=seconds, pictured=pictured))
+    if config.report:
+        say(f"report: {_page(config, encoder, work, sheets, options)}")
     return paths[0] if len(paths) == 1 else options.out
+
+
+def _page(config: Embed, encoder: Encoder, work: list[Job], sheets: list[Sheet], options: Options) -> Path:
+    about = {"encoder": config.encoder, "features": encoder.backbone.num_features, "product": config.product}
+    return write_page(
+        options.out,
+        sheets,
+        title=f"{work[0].image.path.stem if len(work) == 1 else f'{len(work)} scenes'}, seen by {Path(config.encoder).name}",
+        what="tokens",
+        about=about | {"adapted": encoder.report.adapted},
+        reading=config.reading,
+        entry=work[0].entry,
+        windows=work[0].windows,
+    )
 
 
 def check_ending(config: Embed, options: Options) -> None:

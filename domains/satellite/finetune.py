@@ -6,7 +6,7 @@
 Classes per pixel come from label rasters of any grid, which are laid over the scenes by CRS and transform; nodata, and numbers
 in --ignored, count in neither loss nor scores. Scenes are split by blocks of the ground (--block, in pixels), all else by group.
 Keeps the best check on validation and scores the test part once, with 95 % intervals over groups or blocks. Writes config.yaml,
-metrics.jsonl, encoder/, head.safetensors, head.json (what `predict` reads), predictions.parquet and scores.json.
+metrics.jsonl, encoder/, head.safetensors, head.json (what `predict` reads), predictions.parquet, scores.json and report.html.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from domains.satellite import sections, segmenting
 from domains.satellite.collection import SATELLITE
 from domains.satellite.segmenting import LabelMaps
 from domains.verbs.features import ALIASES, Images
-from domains.verbs.finetune import FinetuneImages
+from domains.verbs.finetune import OVERWRITES, FinetuneImages
 from domains.verbs.finetune import run as run_images
 from domains.verbs.training import check, check_shares, full_training, linear_training
 
@@ -164,5 +164,6 @@ if __name__ == "__main__":
             default_preset="linear",
             aliases=ALIASES | _OF_MAPS,
             check=refuse,
+            overwrites=OVERWRITES,
         )
     )

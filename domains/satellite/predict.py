@@ -4,35 +4,40 @@
 
 The scene is read by overlapping windows, and the answers are blended where windows overlap. What is not measured in the scene
 is nodata in the map. A segmentation gives one class per pixel, with names and colours; --output=probabilities gives one band
-per class. A model of whole tiles gives one answer per window: a coarser map of the same place. The memory that a run takes is
-said before it starts; --plan says it and stops.
+per class. A model of whole tiles gives one answer per window: a coarser map of the same place. A page shows scenes and maps,
+and what area each class covers: report.html in the folder --out, or NAME.report.html beside a single map. The memory that a
+run takes is said before it starts; --plan says it and stops.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from core.batch import Batch
 from core.cli import Options, Verb, main
+from core.config import to_dict
 from core.errors import ConfigError
 from core.heads.load import Model, load_model
 from core.inference import Scene, Windows, predict_windows
 from core.preprocess import Window
+from core.report.maps import PICTURED, Sheet
 from datasets import LazyImage
-from datasets.assign import called_as
 from datasets.writers import writing
 from domains.satellite.cluster import Part, on_cluster, parts_of
 from domains.satellite.covering import Network, arithmetic, covered, go_over, memory_text, silent
 from domains.satellite.outputs import refuse_existing, targets
 from domains.satellite.overlay import overlay_of, write_overlay
+from domains.satellite.pages import page_of, sheet_of_map, write_page
 from domains.satellite.products import Output, Product, product_of
-from domains.satellite.scenes import ALIASES, ByBands, Reading, held, input_for, look, open_scenes, scene_of
+from domains.satellite.scenes import ALIASES, ByBands, Reading, held, input_for, look, matched, open_scenes, scene_of
 from domains.verbs.collection import say
 
 
@@ -45,6 +50,8 @@ class Predict:
         reading: scenes, and how they are covered.
         output: of a model of classes: the likeliest `classes`, the default, or the `probabilities` of all.
         picture: draw classes per pixel over the middle of the scene, beside the map, as NAME.overlay.png.
+        report: write a page of all scenes: pictures, what each class covers, what made the maps. It is called report.html in
+            the folder --out, NAME.report.html beside a single map.
         scheduler: predict on the workers of a running dask.distributed scheduler, such as tcp://host:8786; they need this
             checkout and the same paths (pip install 'halfseen[cluster]').
     """
@@ -53,6 +60,7 @@ class Predict:
     reading: Reading
     output: Output | None = None
     picture: bool = True
+    report: bool = True
     scheduler: str | None = None
 
 
@@ -77,11 +85,10 @@ def jobs(config: Predict, model: Model, out: Path) -> list[Job]:
     reading = config.reading
     if reading.window is None and "window" in model.about:  # of the head, which may not be the encoder's
         reading = replace(reading, window=tuple(model.about["window"]))
-    images = [found.image for found in open_scenes(reading)]
+    scenes = matched(open_scenes(reading), model.contract)
     found = []
-    for image, path in zip(images, targets(images, out, ".tif"), strict=True):
-        entry = input_for(model.contract, image)
-        image = called_as(image, entry)
+    for (seen, entry), path in zip(scenes, targets([seen.image for seen, _ in scenes], out, ".tif"), strict=True):
+        image = seen.image
         cell = 1 if model.task == "segment" else covered(replace(reading, overlap=None), image, entry, 1).window
         windows = covered(reading, image, entry, cell)
         product = product_of(model, config.output, image, windows, path)
@@ -92,19 +99,52 @@ def jobs(config: Predict, model: Model, out: Path) -> list[Job]:
 
 
 def run(config: Predict, options: Options) -> Path:
-    """Map every scene."""
+    """Map every scene, and write the page that shows them."""
     device = config.reading.where()
     model = load_model(config.model, device=device)
     work = jobs(config, model, options.out)
-    refuse_existing([path for job in work for path in written(config, job)], options)
+    page = [page_of(options.out)] if config.report else []
+    refuse_existing([*(path for job in work for path in written(config, job)), *page], options)
     network = Network(module=model, ask=answers(model), values=len(model.classes))
+    sheets: list[Sheet] = []
     for job in work:
         say(_text(config, model, job, network))
+        began = time.perf_counter()
         predict(config, model, job, overwrite=options.overwrite)
-        if job.product.legend is not None and len(written(config, job)) > 1:
-            entry = input_for(model.contract, job.image)
-            say(f"picture: {write_overlay(job.image, entry, job.path, job.product.legend)}")
+        seconds = time.perf_counter() - began
+        entry, legend = input_for(model.contract, job.image), job.product.legend
+        if legend is not None and len(written(config, job)) > 1:
+            say(f"picture: {write_overlay(job.image, entry, job.path, legend)}")
+        if config.report:
+            pictured = len(sheets) < PICTURED
+            sheets.append(
+                sheet_of_map(model, legend, job.image, entry, job.windows, job.path, seconds=seconds, pictured=pictured)
+            )
+    if config.report:
+        say(f"report: {_page(config, model, work, sheets, options)}")
     return work[0].path if len(work) == 1 else options.out
+
+
+def _page(config: Predict, model: Model, work: list[Job], sheets: list[Sheet], options: Options) -> Path:
+    first = work[0]
+    about: dict[str, Any] = {
+        "run": config.model,
+        "task": model.task,
+        "answers": model.classes,
+        "head": to_dict(model.spec),
+    }
+    about |= {"trained from": model.about.get("finetuned_from"), "label": model.about.get("label")}
+    about |= {"output": config.output or "classes"} if model.task != "regress" else {"units": model.units}
+    return write_page(
+        options.out,
+        sheets,
+        title=f"{first.image.path.stem if len(work) == 1 else f'{len(work)} scenes'}, mapped by {Path(config.model).name}",
+        what="numbers" if model.task == "regress" else "classes",
+        about=about,
+        reading=config.reading,
+        entry=input_for(model.contract, first.image),
+        windows=first.windows,
+    )
 
 
 def written(config: Predict, job: Job) -> list[Path]:

@@ -6,8 +6,9 @@ Nothing here holds more of a scene than a window, unless its format can only be 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,19 +19,21 @@ from core.engine.distributed import pick_device
 from core.errors import BandError, ConfigError, DataError, GeometryError
 from core.geometry import Spacing
 from core.inference import Scene
-from core.preprocess import Window, check_range, full_scale, offset_scale
+from core.preprocess import Window, check_magnitude, check_range, offset_scale, physical
 from datasets import LazyImage, open_image
 from datasets.assign import called_as
 from datasets.collect import entries_of, gather
+from datasets.effect import refuse_idle
 from datasets.image import Source
 from datasets.readers import configured
 from datasets.statistics import Statistics, merge_bands, of_bands
 from datasets.tiling import cover
+from domains.satellite.naming import Taken, note, taken_by_name
+from domains.verbs.collection import say
 
 _LOOKS = 25  # windows that are read to see whether a scene is in the encoder's units
 _TILE = 1024  # pixels along an edge of a window of the statistics
 _WHOLE_BYTES = 2 << 30  # of a scene that cannot be read by window
-_FAR = 100  # times: no light and no season changes all bands of a scene by so much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +92,14 @@ def open_scenes(reading: Reading) -> list[Found]:
     """
     if not reading.data:
         raise ConfigError("expected --data, the scenes to read: files, folders, lists or manifests.")
-    chosen = configured(reading.options)
-    entries, manifests = gather(reading.data, chosen if reading.options else (), allow_outside=reading.allow_outside)
-    entries += [entry for manifest in manifests for entry in entries_of(manifest, allow_outside=reading.allow_outside)]
+    chosen = configured(reading.options) if reading.options else ()
+    entries, manifests = gather(reading.data, chosen, allow_outside=reading.allow_outside)
+    for manifest in manifests:
+        entries += entries_of(manifest, options=reading.options, allow_outside=reading.allow_outside)
+    refuse_idle(reading.options, chosen, entries, [])
     found = []
     for entry in entries:
-        readers = configured(entry.options) if entry.options and not reading.options else chosen
-        image = open_image(entry.safe(), *readers)
+        image = open_image(entry.safe(), *(configured(entry.options) if entry.options else chosen))
         if image.ndim != 2:
             raise DataError(f"{image.path}: expected a scene (C, Y, X), got shape {image.shape}.")
         found.append(Found(image=image, said=entry.said))
@@ -124,6 +128,26 @@ def input_for(contract: Contract, image: LazyImage) -> Input:
     return entry
 
 
+def matched(found: Sequence[Found], contract: Contract) -> list[tuple[Found, Input]]:
+    """Find the input that reads each scene (`input_for`), and call the scene's bands as it does; what names alone tell is said.
+
+    Raises:
+        BandError: a scene lacks bands, or its name is that of a product whose bands are others (`naming`).
+        GeometryError: the encoder thinks in metres and a scene does not say how large its pixels are.
+    """
+    pairs: list[tuple[Found, Input]] = []
+    taken: dict[Taken, tuple[Input, Path]] = {}
+    for scene in found:
+        image, entry = scene.image, input_for(contract, scene.image)
+        names = taken_by_name(image.path, image.bands, entry, scene.said.get("platform"))
+        taken.setdefault(names, (entry, image.path))
+        pairs.append((replace(scene, image=called_as(image, entry)), entry))
+    for names, (entry, path) in taken.items():
+        if names:
+            say(note(names, entry, path))
+    return pairs
+
+
 def scene_of(image: LazyImage, entry: Input) -> Scene:
     """Describe a scene to `predict_windows`.
 
@@ -133,7 +157,7 @@ def scene_of(image: LazyImage, entry: Input) -> Scene:
         DataError: it is damaged, or of a format that is read whole only and too large for that.
     """
     image = held(called_as(image, entry))
-    scaling = _scaling(image, entry)
+    scaling = scaling_of(image, entry)
     mean = std = None
     if entry.normalisation.method == "per_image":
         found = measured_statistics(image, entry, cover(image.size, (_TILE, _TILE)))
@@ -207,38 +231,20 @@ def look(image: LazyImage, entry: Input) -> None:
     """Compare a few windows all over a scene with the range that the encoder's bands can have.
 
     Raises:
-        BandError: the values are in other units; without a sensor, of another order than what the encoder learnt from.
+        BandError: the values are in other units; without a sensor, of another magnitude than what the encoder is trained on.
         DataError: it is damaged.
     """
     image = held(called_as(image, entry))
     tiles = list(cover(image.size, (min(256, image.size[0]), min(256, image.size[1]))))
     step = max(1, len(tiles) // _LOOKS)
     found = measured_statistics(image, entry, iter(tiles[step // 2 :: step]))
-    top = full_scale(image.dtype) if entry.normalisation.full_scale else 1.0  # what a number means without a scaling
-    factors = np.array(_scaling(image, entry) or [(1.0 / top, 0.0)] * len(found))
-    percentiles = np.array([[band.percentile(q) for band in found] for q in (1, 50, 99)])
-    physical = np.sort(percentiles * factors[:, 0] + factors[:, 1], axis=0)
-    check_range(entry, physical[0], physical[1], physical[2], source=str(image.path))
-    _check_magnitude(entry, physical[0], physical[2], image)
+    raw = np.array([[band.percentile(q) for band in found] for q in (1, 50, 99)])
+    steps, shifts = physical(entry, image.dtype, scaling_of(image, entry)).T
+    low, median, high = np.sort(raw * steps + shifts, axis=0)
+    check_range(entry, low, median, high, source=str(image.path))
+    check_magnitude(entry, low[None], median[None], high[None], source=str(image.path))
 
 
-def _check_magnitude(entry: Input, low: np.ndarray, high: np.ndarray, image: LazyImage) -> None:
-    """Where no sensor tells the unit, refuse values of another order than those that were learnt from, in every band."""
-    space, known = entry.normalisation, np.isfinite(low) & np.isfinite(high)
-    if entry.sensor or space.method != "fixed" or not known.any():
-        return
-    mean, std = np.abs(space.mean), np.array(space.std)
-    small = np.maximum(np.abs(low), np.abs(high)) * _FAR < mean
-    large = low > (mean + std) * _FAR
-    for far, word in ((small, "smaller"), (large, "larger")):
-        if far[known].all():
-            raise BandError(
-                f"{image.path}: expected values like those that the encoder learnt from, on average "
-                f"{', '.join(f'{m:.4g}' for m in space.mean[:3])}{', ...' if len(mean) > 3 else ''} in its bands, got "
-                f"{low[known].min():.4g} to {high[known].max():.4g}, more than {_FAR} times {word} in every band: bring the "
-                "scene to the unit of the training scenes, such as by the file's own scale and offset."
-            )
-
-
-def _scaling(image: LazyImage, entry: Input) -> list[tuple[float, float]] | None:
+def scaling_of(image: LazyImage, entry: Input) -> list[tuple[float, float]] | None:
+    """Give the scaling of an input's bands as a file that calls them so says it, in the input's order; None = it does not."""
     return None if image.scaling is None else [image.scaling[image.bands.index(band)] for band in entry.bands]

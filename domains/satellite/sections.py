@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from core.batch import Batch
 from core.cli import Options
 from core.errors import DataError
-from core.finetune import Sections
+from core.finetune import Examined, Sections
 from core.heads.cloud_mask import CloudMask
+from core.heads.load import Model
+from core.viz import Row
 from datasets import Manifest
 from domains.satellite.collection import SATELLITE
+from domains.satellite.held_out import Legend, section_rows
 from domains.verbs.features import label_name
 from domains.verbs.finetune import FinetuneImages, learn, open_split
 from domains.verbs.training import Learnt
@@ -35,7 +40,14 @@ def run(config: FinetuneImages, widths: tuple[int, ...], options: Options, recor
     targets = Sections(clouds=clouds, groups=tuple(manifest.column("group")), split=tuple(manifest.column("split")))
     head = CloudMask(widths=widths, size=(clouds.shape[1], clouds.shape[2]))
     learnt = Learnt(targets, head, "cloud_mask")
-    return learn(config, options, encoder, manifest, entry, learnt, flips=(), ordinal=False, record=record)
+    names = [path.name for path in manifest.paths]
+
+    def draw(model: Model, found: Examined, batches: Iterator[Batch]) -> tuple[list[Row], Legend]:
+        return section_rows(model, entry, targets, found, batches, names)
+
+    return learn(
+        SATELLITE, config, options, encoder, manifest, entry, learnt, flips=(), ordinal=False, record=record, draw=draw
+    )
 
 
 def read_sections(manifest: Manifest, label: str) -> torch.Tensor:

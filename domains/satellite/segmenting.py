@@ -24,12 +24,13 @@ from datasets.opening import Images as Opened
 from domains.satellite.cells import Cell, blocks_of, cells_of, deal
 from domains.satellite.collection import SATELLITE
 from domains.satellite.domain import FLIPS
+from domains.satellite.held_out import window_rows
 from domains.satellite.labels import Classes, find_classes, open_labels
 from domains.satellite.scenes import scene_of
 from domains.satellite.windows import LabelWindows
 from domains.verbs.collection import say
 from domains.verbs.features import BATCH, Images, open_images
-from domains.verbs.finetune import FinetuneImages
+from domains.verbs.finetune import FinetuneImages, tell
 from domains.verbs.training import Learnt, check_tested, fit, join, print_scores, save
 
 
@@ -97,6 +98,7 @@ def run(config: FinetuneImages, maps: LabelMaps, options: Options, record: objec
         entry=entry,
         flips=FLIPS,
         seed=seed,
+        workers=images.workers,
     )
     about = {"finetuned_from": images.encoder, "codes": list(found.codes), "window": list(entry.whole)}
     learnt = Learnt(targets, head_of(maps, len(found.names), config.training), "segment")
@@ -120,6 +122,7 @@ def run(config: FinetuneImages, maps: LabelMaps, options: Options, record: objec
     )
     print_scores(scores)
     save(options.out, model, record, events, scores, _table(cells, scenes, tested.rows, tested.summary), manifest)
+    tell(SATELLITE, options, images, *window_rows(model, windows, cells, scenes, tested))
     return options.out
 
 

@@ -1,13 +1,17 @@
 """Windows of scenes with their labels, as batches: drawn at random to train on, or one for each cell to score.
 
-A window may show the surroundings of its cell, but never the labels of another split.
+A window may show the surroundings of its cell, but never the labels of another split. Workers are threads here: what they do
+is to decode windows of rasters, which runs beside Python, and the labels are in memory once.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -22,6 +26,23 @@ from core.rng import numpy_rng
 from domains.satellite.cells import Cell
 
 
+def ahead(made: Callable[[int], Example], numbers: Sequence[int], workers: int) -> Iterator[Example]:
+    """Make the examples of some numbers in their order, two ahead for each worker; no thread is left when it is closed."""
+    if not workers:
+        yield from map(made, numbers)
+        return
+    rest = iter(numbers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="halfseen-windows")
+    try:
+        waiting = deque(pool.submit(made, number) for number in islice(rest, 2 * workers))
+        while waiting:
+            example = waiting.popleft().result()
+            waiting.extend(pool.submit(made, number) for number in islice(rest, 1))
+            yield example
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelWindows:
     """Windows of scenes with their labels, as batches.
@@ -34,6 +55,7 @@ class LabelWindows:
         entry: the encoder's input; its `whole` is the size of a window.
         flips: per axis, whether a mirror image is as legal.
         seed: of the draws.
+        workers: threads that read batches ahead; 0 = each is read when it is wanted. The batches are the same.
     """
 
     cells: Sequence[Cell]
@@ -43,20 +65,23 @@ class LabelWindows:
     entry: Input
     flips: tuple[bool, ...]
     seed: int
+    workers: int = 0
 
     def whole(self, rows: Sequence[int], batch_size: int) -> Iterator[Example]:
         """Give each cell once, in the middle of its window where the scene allows, with the labels of that cell alone."""
-        for first in range(0, len(rows), batch_size):
-            yield self._stack([self._around(row) for row in rows[first : first + batch_size]])
+
+        def made(first: int) -> Example:
+            return self._stack([self._around(row) for row in rows[first : first + batch_size]])
+
+        yield from ahead(made, range(0, len(rows), batch_size), self.workers)
 
     def drawn(self, rows: Sequence[int], batch_size: int) -> Callable[[int, int], Iterator[Example]]:
         """Draw windows with at least one labelled pixel, mirrored; the same ones for a step, whatever came before."""
 
-        def batches(start: int, stop: int) -> Iterator[Example]:
-            for step in range(start, stop):
-                yield self._stack([self._draw(rows, step, number) for number in range(batch_size)])
+        def made(step: int) -> Example:
+            return self._stack([self._draw(rows, step, number) for number in range(batch_size)])
 
-        return batches
+        return lambda start, stop: ahead(made, range(start, stop), self.workers)
 
     def _around(self, row: int) -> _Sample:
         cell = self.cells[row]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +14,11 @@ import pyarrow as pa
 import torch
 
 from core.batch import Batch
+from core.checkpoint import publish_text
 from core.cli import Options, Verb
 from core.contract import Input
 from core.encoders.load import Encoder
+from core.engine.environment import environment
 from core.errors import ConfigError, DataError
 from core.evaluate.held_out import held_out_scores
 from core.evaluate.inputs import encode_labels
@@ -23,8 +27,13 @@ from core.evaluate.segmentation import segmentation_scores
 from core.evaluate.table import Row
 from core.finetune import Examined, Finetune, Labelled, Measured, Split, Targets, examine
 from core.heads.classify import Classify
+from core.heads.load import Colour, Model
 from core.heads.regress import Regress
+from core.report import write_report
+from core.viz import Row as Pictured
+from core.viz import save_rows
 from datasets import Manifest, StreamSpec, TileLoader, whole_batches
+from domains.verbs.collection import say
 from domains.verbs.domain import Domain
 from domains.verbs.features import ALIASES, BATCH, Images, label_name, open_images
 from domains.verbs.training import Learnt, check, check_shares, check_tested, fit, join, print_scores, save, split
@@ -62,6 +71,14 @@ class FinetuneImages:
             raise ConfigError(f"--ordinal={self.ordinal} has no effect on a regression: leave it out.")
 
 
+OVERWRITES = "replace the run in --out, when the new one is done."
+"""What `--overwrite` does to a run folder of this verb."""
+
+Legend = Sequence[tuple[str, Colour]]
+Draw = Callable[[Model, Examined, Iterator[Batch]], tuple[Sequence[Pictured], Legend]]
+"""From a trained model, what it answered to the test images, and those, to pictures and the names of their colours."""
+
+
 def run(domain: Domain, config: FinetuneImages, options: Options, *, record: object | None = None) -> Path:
     """Train, test and save; `record` is the config to write where it is another than this one."""
     label, linear = label_name(domain, config.images), config.training.mode == "linear"
@@ -74,7 +91,7 @@ def run(domain: Domain, config: FinetuneImages, options: Options, *, record: obj
     )
     flips = domain.kind_of(entry.ndim).flips
     return learn(
-        config, options, encoder, manifest, entry, learnt, flips=flips, ordinal=ordinal, record=record or config
+        domain, config, options, encoder, manifest, entry, learnt, flips=flips, ordinal=ordinal, record=record or config
     )
 
 
@@ -86,6 +103,7 @@ def open_split(domain: Domain, config: FinetuneImages) -> tuple[Encoder, Manifes
 
 
 def learn(
+    domain: Domain,
     config: FinetuneImages,
     options: Options,
     encoder: Encoder,
@@ -96,8 +114,9 @@ def learn(
     flips: tuple[bool, ...],
     ordinal: bool,
     record: object,
+    draw: Draw | None = None,
 ) -> Path:
-    """Train on crops, test on whole images, and save.
+    """Train on crops, test on whole images, save, and report; `draw` gives the pictures of the report.
 
     Raises:
         DataError: the test images are of fewer than two groups, which give no interval.
@@ -129,7 +148,20 @@ def learn(
     )
     print_scores(scores)
     save(options.out, model, record, events, scores, answers(manifest, targets, found), manifest)
+    rows, legend = draw(model, found, whole("test")) if draw is not None else ((), ())
+    tell(domain, options, images, rows, legend)
     return options.out
+
+
+def tell(domain: Domain, options: Options, images: Images, rows: Sequence[Pictured] = (), legend: Legend = ()) -> None:
+    """Write the report of a run folder that was just saved, and what its pages are made of."""
+    publish_text(options.out / "env.json", json.dumps(environment(), indent=2) + "\n")
+    if rows:
+        save_rows(options.out / "figures", rows, legend=legend)
+    title = f"{domain.title}, fine-tuning" + (f" by preset {options.preset}" if options.preset else "")
+    drawn = "Images and labels are drawn, to try things out: the scores say nothing of real ones."
+    notes, command = [] if images.data else [drawn], ["python", *sys.orig_argv[1:]]
+    say(f"report: {write_report(options.out, title=title, notes=notes, command=command)}")
 
 
 def image_scores(targets: Targets, found: Examined, *, ordinal: bool, **options: Any) -> list[Row]:
@@ -208,4 +240,5 @@ def verb(
         default_preset=default_preset,
         aliases=ALIASES,
         check=lambda config, options: check(domain, config.images, options),
+        overwrites=OVERWRITES,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.config import from_dict, to_dict
-from core.contract import Contract, Input, Normalisation
+from core.contract import EVERY, Contract, Input, Normalisation
 from core.errors import BandError, ConfigError
 
 SPACE = Normalisation(method="fixed", mean=(0.1, 0.2), std=(0.1, 0.1), clip=((0.0, 1.0), (0.0, 0.8)), full_scale=False)
@@ -35,6 +35,29 @@ def test_bands_that_the_sensor_lacks_are_refused() -> None:
         replace(SCENE, bands=("B04", "B10"))
     with pytest.raises(ConfigError, match="no sensor is called 'sentinel2': did you mean 'sentinel"):
         replace(SCENE, sensor="sentinel2")
+
+
+def test_bands_are_named_once_each_and_steps_are_positive() -> None:
+    for bands in ((), ("B04", "B04")):
+        with pytest.raises(ConfigError, match="input 'scene': expected at least one band and each once, got"):
+            replace(SCENE, bands=bands, sensor="", normalisation=Normalisation(method="per_image"))
+    with pytest.raises(
+        ConfigError, match="each band of sensor 'sentinel2_l2a' once, but B04 and B4 are names of one band"
+    ):
+        replace(SCENE, bands=("B04", "B4"))
+    for spacing in ((0.0, 10.0), (10.0, -10.0), (float("nan"), 10.0)):
+        with pytest.raises(ConfigError, match="input 'scene': expected positive finite spacing"):
+            replace(SCENE, spacing=spacing)
+
+
+def test_an_input_that_names_no_band_yet_calls_them_as_its_sensor_does() -> None:
+    unfinished = replace(SCENE, bands=EVERY, normalisation=Normalisation(method="per_image"))
+    assert unfinished.described == ()
+    assert unfinished.named(("B8", "B8A", "B04", "qa")) == ("B08", "B8A", "B04", "qa")
+    with pytest.raises(BandError, match=r"expected one band for \['blue'\]"):
+        replace(unfinished, sensor="hls").named(("B02", "BLUE"))
+    with pytest.raises(ConfigError, match="no sensor is called 'sentinel2'"):
+        replace(unfinished, sensor="sentinel2")
 
 
 def test_physical_bands_are_no_shares_of_full_scale() -> None:
@@ -66,6 +89,15 @@ def test_an_image_finds_its_input_by_its_own_names_before_others() -> None:
     assert contract.input_for(2, ("B04", "B8")) is SCENE
     with pytest.raises(BandError, match="expected an image that this encoder reads"):
         contract.input_for(2, ("B4", "B7"))
+
+
+def test_an_input_whose_bands_are_ambiguous_does_not_hide_another_that_fits() -> None:
+    hls = replace(SCENE, name="hls", sensor="hls", bands=("blue", "red"))
+    radar = replace(SCENE, name="radar", sensor="", bands=("VV", "VH"))
+    image = ("B02", "BLUE", "B4", "B8")
+    assert Contract(inputs=(hls, SCENE)).input_for(2, image) is SCENE
+    with pytest.raises(BandError, match=r"input 'hls': expected one band for \['blue'\]"):
+        Contract(inputs=(radar, hls)).input_for(2, image)
 
 
 @pytest.mark.parametrize(

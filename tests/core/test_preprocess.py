@@ -13,6 +13,7 @@ from core.contract import Input, Normalisation
 from core.errors import BandError, DataError, ShapeError
 from core.preprocess import (
     centred,
+    check_magnitude,
     check_range,
     content_box,
     cut,
@@ -21,6 +22,8 @@ from core.preprocess import (
     full_scale,
     measure,
     offset_scale,
+    percentiles,
+    physical,
     prepare,
     resample,
 )
@@ -387,6 +390,93 @@ def test_fill_values_that_nobody_declared_are_found_by_the_outer_percentiles() -
         check_range(REFLECTANCE, median * 0, median * 0, np.array([3000.0, 0.0]), source="x")
     with pytest.raises(ShapeError, match="three numbers for each of"):
         check_range(REFLECTANCE, low[:1], median[:1], high[:1], source="x")
+
+
+SPECTRA = {  # reflectance in blue, green, red, near infrared and two short-wave infrared bands
+    "sea": (0.03, 0.02, 0.006, 0.003, 0.002, 0.001),
+    "land": (0.06, 0.09, 0.10, 0.30, 0.25, 0.15),
+    "cloud": (0.90, 0.90, 0.90, 0.85, 0.50, 0.40),
+}
+UNKNOWN = replace(
+    REFLECTANCE,
+    bands=("blue", "green", "red", "nir", "swir1", "swir2"),
+    sensor="",
+    normalisation=Normalisation(method="fixed", mean=(1.0,) * 6, std=(1.0,) * 6, full_scale=False),
+)
+
+
+def of_magnitude(entry: Input, *images: np.ndarray, spread: float = 0.3) -> None:
+    median = np.array(images)
+    check_magnitude(entry, median * (1 - spread), median, median * (1 + spread), source="scene.tif and others")
+
+
+def learnt_from(kind: str, factor: float = 1.0) -> Input:
+    mean = factor * np.array(SPECTRA[kind])
+    space = replace(UNKNOWN.normalisation, mean=tuple(mean), std=tuple(0.5 * mean))
+    return replace(UNKNOWN, normalisation=space)
+
+
+@pytest.mark.parametrize("learnt", SPECTRA)
+@pytest.mark.parametrize("seen", SPECTRA)
+def test_without_a_sensor_another_unit_is_told_from_another_place(learnt: str, seen: str) -> None:
+    image = np.array(SPECTRA[seen])
+    of_magnitude(learnt_from(learnt), image)  # a cloud is 300 times as bright as the sea, but 30 times in blue
+    missed = learnt != seen and "sea" in (learnt, seen)  # 10,000 times, but 1/100 of land in near infrared: not sure
+    for entry, values, word, sure in (
+        (learnt_from(learnt, 1e4), image, "smaller", not missed or seen == "sea"),
+        (learnt_from(learnt), 1e4 * image, "larger", not missed or learnt == "sea"),
+    ):
+        if sure:
+            with pytest.raises(BandError, match=f"every band is more than 100 times {word} than it should be"):
+                of_magnitude(entry, values)
+        else:
+            of_magnitude(entry, values)
+
+
+def test_a_magnitude_is_refused_with_the_median_what_was_learnt_and_the_cure() -> None:
+    counts, land = learnt_from("land", 1e4), np.array(SPECTRA["land"])
+    with pytest.raises(BandError) as caught:
+        of_magnitude(counts, land)
+    assert str(caught.value) == (
+        "scene.tif and others: band blue has median 0.06, the encoder is trained on values about 600 (deviation 300) there, and "
+        "every band is more than 100 times smaller than it should be: bring the images to the unit of those that it is trained "
+        "on, by the file's own scale and offset or before."
+    )
+    of_magnitude(counts, land, 1e4 * land)  # one image that fits: these are places
+    of_magnitude(counts, np.where(np.arange(6) == 2, 1e4 * land, land))  # and so is one band
+    with pytest.raises(BandError, match="100 times smaller"):
+        of_magnitude(counts, land, np.zeros(6), np.full(6, np.nan))  # nothing at all, and no data, tell nothing
+    of_magnitude(counts, np.zeros(6), np.full(6, np.nan))
+    of_magnitude(replace(counts, normalisation=Normalisation(method="per_image")), land)
+    of_magnitude(replace(counts, bands=("B02", "B03", "B04", "B08", "B11", "B12"), sensor="sentinel2_l2a"), land)
+    with pytest.raises(ShapeError, match=r"expected numbers \(R, C\) of"):
+        check_magnitude(counts, land, land, land, source="x")
+
+
+@pytest.mark.parametrize(("ratio", "refused"), [(99.0, False), (101.0, True)])
+def test_the_hundredfold_is_where_a_magnitude_is_another(ratio: float, refused: bool) -> None:
+    one = replace(UNKNOWN, bands=("red",), normalisation=replace(UNKNOWN.normalisation, mean=(50.0,), std=(10.0,)))
+    for image in (np.array([50.0 / ratio]), np.array([60.0 * ratio])):
+        if refused:
+            with pytest.raises(BandError, match="band red has median"):
+                of_magnitude(one, image, spread=0.0)
+        else:
+            of_magnitude(one, image, spread=0.0)
+
+
+def test_raw_values_are_shares_of_full_scale_only_where_value_space_and_sensor_say_so() -> None:
+    photograph = Normalisation(method="fixed", mean=(0.5,) * 2, std=(0.2,) * 2)
+    colours = replace(REFLECTANCE, bands=("red", "green"), sensor="rgb", normalisation=photograph)
+    per_image = Normalisation(method="per_image")
+    eight, sixteen = np.dtype(np.uint8), np.dtype(np.uint16)
+    assert physical(colours, eight, None).tolist() == [[1 / 255, 0.0]] * 2
+    assert physical(replace(colours, sensor=""), sixteen, None).tolist() == [[1 / 65535, 0.0]] * 2
+    assert physical(replace(colours, normalisation=replace(photograph, full_scale=False)), eight, None)[0, 0] == 1.0
+    assert physical(replace(REFLECTANCE, normalisation=per_image), sixteen, None).tolist() == [[1.0, 0.0]] * 2
+    assert physical(colours, eight, [(2.0, 1.0), (-1.0, 3.0)]).tolist() == [[2.0, 1.0], [-1.0, 3.0]]
+    raw = np.arange(202, dtype=np.uint16).reshape(2, 101)
+    found = percentiles(raw, np.ones((1, 101), bool), sixteen, REFLECTANCE, [(1.0, 0.0), (-1.0, 301.0)])
+    assert found.tolist() == [[1.0, 101.0], [50.0, 150.0], [99.0, 199.0]]
 
 
 def test_prepare_refuses_counts_and_takes_them_with_their_scaling() -> None:

@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from core import viz
-from core.errors import ConfigError, MissingDataError
+from core.errors import ConfigError, MissingDataError, RunFolderError
 from core.evaluate.table import Difference, LabelClass, Row, Table
 from core.report import write_report
 from core.report.charts import Curve, line_chart, log_ticks, show, smooth, thin, tick_text, ticks, whisker
@@ -456,3 +456,58 @@ def test_verdict_counts_worse_scores_too() -> None:
 def test_a_long_run_stays_a_small_page(tmp_path: Path) -> None:
     html = page(make(tmp_path / "run", curve(20_000), config=CONFIG.replace("steps: 40", "steps: 20000")))
     assert len(html) < 300_000
+
+
+@pytest.mark.parametrize("rows", [[1], {"a": 1}, None, [{"columns": [3]}], [{"columns": None}], "rows"])
+def test_an_index_of_panels_that_is_none_is_told_or_empty(tmp_path: Path, rows: Any) -> None:
+    run = full(tmp_path / "run")
+    (run / "figures/panels.json").write_text(json.dumps({"step": 40, "rows": rows}))
+    said = text(page(run))
+    told = "panels.json does not hold rows of pictures" in said
+    assert told == (rows != [{"columns": None}])
+    assert "Validation loss fell from 1.25 to 0.75" in said
+
+
+def test_what_is_called_a_picture_and_is_none_is_left_out(tmp_path: Path) -> None:
+    run = full(tmp_path / "run")
+    (run / "figures/folder.png").mkdir()
+    (run / "figures/gone.png").symlink_to("nowhere.png")
+    assert len(watch(page(run)).sources) == 2
+
+
+def test_a_manifest_with_unknown_sizes_is_counted(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    frame = {"group": ["a", "b"], "split": ["train", "held_out"], "ndim": [2, 2], "bytes": [3_000_000, None]}
+    parquet.write_table(pa.table(frame), run / "data.parquet")
+    assert "on disk 3.0 MB" in text(page(run))
+
+
+def test_a_page_that_cannot_be_written_is_an_error_of_the_run_folder(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run / "figures").write_text("")
+    with pytest.raises(RunFolderError, match=r"figures: expected a folder"):
+        write_report(run)
+
+
+def test_names_that_are_no_text_are_shown_by_their_numbers(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    said = text(page(run, title="caf\udce9", notes=["k\udcff.tif"]))
+    assert "caf\\udce9" in said
+    assert "k\\udcff.tif" in text(page(run)), "and again from what was kept"
+
+
+def test_a_spike_is_no_longer_felt_when_it_has_passed() -> None:
+    points = [(float(t), 1e25 if t == 10 else 0.5) for t in range(100)]
+    mean, window = smooth(points)
+    assert window == 5
+    assert [y for x, y in mean if abs(x - 10) > 2] == [0.5] * 95
+    assert len(smooth([(float(t), 1.0) for t in range(100_000)])[0]) == 2000
+
+
+def test_options_of_a_stream_are_words_and_no_code(tmp_path: Path) -> None:
+    config = CONFIG.replace("batch_size: 16}", "batch_size: 16, tiles: {per_image: 1, plan: free}}")
+    assert "batch size 16; tiles (per image 1; plan free)" in text(page(make(tmp_path / "run", config=config)))
+
+
+def test_ticks_of_tiny_values_differ() -> None:
+    assert ticks(0.0, 4e-14) == pytest.approx([0, 1e-14, 2e-14, 3e-14, 4e-14])

@@ -9,6 +9,7 @@ import pytest
 import core.sensors
 from core.errors import BandError, ConfigError
 from core.sensors import find_band, get_sensor, sensor_names
+from core.sensors._products import same_light, sensor_of_platform, sensor_of_product
 
 COUNTS = {
     "abi": 16,
@@ -97,3 +98,54 @@ def test_names_that_no_sensor_or_band_has() -> None:
         get_sensor("_optical")
     with pytest.raises(BandError, match="sensor 'sentinel2_l2a' has no band 'B10'"):
         find_band("sentinel2_l2a", "B10")
+
+
+@pytest.mark.parametrize(
+    ("name", "sensor"),
+    [
+        ("LC08_L2SP_190029_20200101_02_T1_SR_B4.TIF", "landsat8"),
+        ("LC91900292023001LGN00_B4.TIF", "landsat9"),
+        ("LE07_L1TP_022049_19991118", "landsat7"),
+        ("LE70220491999322EDC01_stack.gtif", "landsat7"),
+        ("LT05_L1TP_022049_19991118", "landsat5"),
+        ("LT04_L1TP_022049_19881118", "landsat5"),
+        ("S2A_MSIL1C_20200101T100401_N0208_R122_T33TWM.SAFE", "sentinel2_l1c"),
+        ("S2B_MSIL2A_20200101T100401_N0208_R122_T33TWM.SAFE", "sentinel2_l2a"),
+        ("T33TWM_20200101T100401_B02_10m.jp2", "sentinel2_l1c"),
+        ("HLS.S30.T33TWM.2020001T100401.v2.0.B8A.tif", "sentinel2_l1c"),
+        ("HLS.L30.T33TWM.2020001T100401.v2.0.B05.tif", "hls_l30"),
+        ("MOD09GA.A2008296.h14v17.hdf", "modis_toa14"),
+        ("LC08.tif", None),  # a name that anybody could give
+        ("LEVEL_stack.tif", None),
+        ("T33.tif", None),
+        ("stack_LC08_L1TP.tif", None),
+    ],
+)
+def test_the_name_of_a_product_tells_its_sensor(name: str, sensor: str | None) -> None:
+    found = sensor_of_product(name)
+    assert (found.name if found else None) == sensor
+
+
+def test_a_platform_tells_a_sensor() -> None:
+    for name, sensor in (("landsat-8", "landsat8"), ("LANDSAT_7", "landsat7"), ("Sentinel-2B", "sentinel2_l1c")):
+        found = sensor_of_platform(name)
+        assert found is not None
+        assert found.name == sensor
+    assert sensor_of_platform("sentinel-1a") is None
+    assert sensor_of_platform("terra") is None
+
+
+def test_bands_of_one_number_are_compared_by_wavelength() -> None:
+    def agree(one: str, other: str) -> set[str]:
+        first, second = get_sensor(one), get_sensor(other)
+        return {b.name for b in first.bands if b.name in second and same_light(b, second.find(b.name))}
+
+    assert agree("landsat8", "landsat9") == set(get_sensor("landsat8").names)
+    assert agree("sentinel2_l2a", "sentinel2_l1c") == set(get_sensor("sentinel2_l2a").names)
+    assert agree("landsat8", "sentinel2_l2a") == {"B1", "B2", "B3", "B4"}  # B5 is near infrared, and there a red edge
+    assert agree("landsat7", "sentinel2_l2a") == set()
+    assert agree("landsat7", "landsat8") == {"B7"}
+    l30 = sensor_of_product("HLS.L30.T33TWM.2020001T100401.v2.0")
+    assert l30 is not None
+    assert l30.find("B05").centre_nm == 865
+    assert same_light(l30.find("B02"), get_sensor("hls").find("B02"))

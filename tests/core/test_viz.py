@@ -413,3 +413,33 @@ def test_true_colour_keeps_its_hue_and_other_bands_do_not_change_it() -> None:
     hot = Pictures(**{**vars(shown), "original": shown.original.index_fill(1, torch.tensor([0, 12]), 300.0)})
     [same, *_] = viz.panels(hot, limit=1, reads=reads)
     assert np.array_equal(columns(same)["original"], columns(row)["original"])
+
+
+def test_classes_are_laid_over_a_picture_where_there_are_any() -> None:
+    picture = np.full((1, 3, 3), 100, np.uint8)
+    codes = np.array([[-1, 0, 1]])
+    colours = ((0, 200, 0), (255, 0, 10))
+    assert viz.classes_over(picture, codes, colours).tolist() == [[[100] * 3, [0, 200, 0], [255, 0, 10]]]
+    assert viz.classes_over(picture, codes, colours, strength=0.5)[0, 1].tolist() == [50, 150, 50]
+
+
+def test_the_ramp_grows_brighter_and_saturates() -> None:
+    drawn = viz.ramp(np.array([-1.0, 0.0, 0.5, 1.0, 2.0, math.nan]))
+    assert drawn[0].tolist() == drawn[1].tolist() == drawn[5].tolist() == [68, 1, 84]
+    assert drawn[3].tolist() == drawn[4].tolist() == [253, 231, 37]
+    light = viz.ramp(np.linspace(0, 1, 100)) @ [0.299, 0.587, 0.114]
+    assert (np.diff(light) > -0.6).all() and light[-1] > light[0] + 150
+
+
+def test_a_faded_picture_is_grey_and_light() -> None:
+    drawn = viz.faded(np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8))
+    assert drawn.tolist() == [[[150] * 3, [239] * 3, [180] * 3]]
+
+
+def test_a_natural_picture_stretches_each_band_alone() -> None:
+    values = torch.stack([torch.linspace(0, 1, 101), torch.linspace(0, 50, 101), torch.linspace(7, 8, 101)])[:, None]
+    valid = torch.ones_like(values, dtype=torch.bool)
+    drawn = viz.natural(values, valid, ("red", "green", "blue"))[0]
+    share = (np.linspace(0, 1, 101) - 0.02) / 0.96
+    for band in range(3):
+        assert np.abs(drawn[:, band] - np.rint(share.clip(0, 1) * 255)).max() <= 1

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from core.batch import Batch
 from core.config import override
-from core.contract import Input
+from core.contract import Input, Normalisation
 from core.encoders.cards.fgmae import MSI_BANDS, fgmae_input
 from core.engine.config import Pretrain
 from core.errors import BandError, DataError
-from datasets import Manifest, split_groups
+from datasets import Manifest, TileLoader, split_groups, whole_batches
 from domains.satellite import domain
 from domains.satellite.collection import SATELLITE, check_values, resolve
 from domains.satellite.pretrain import fgmae_s2, tiny
 from domains.verbs.collection import collect
+from domains.verbs.pretrain import streams
 from tests.domains.satellite.writing import geotiff, landsat, noise
 
 FOUR = ("blue", "green", "red", "nir")
@@ -35,11 +40,11 @@ def entry_of(config: Pretrain) -> Input:
 def test_unnamed_bands_are_refused_with_the_option_that_names_them(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "a.tif", noise(4, 96, 96).astype(np.uint16))
     with pytest.raises(
-        BandError, match=r"a\.tif: expected bands with names.* 0 of its 4.* --options geotiff\.bands=\[blue,green"
+        BandError, match=r"a\.tif: expected bands with names.* 0 of its 4.* --options 'geotiff\.bands=\[blue,green"
     ):
         look(path)
     more = geotiff(tmp_path / "more.tif", noise(6, 96, 96).astype(np.uint16))
-    with pytest.raises(BandError, match=r"name all 6 .*geotiff\.bands=\[blue,green,red,nir,b5,b6\]\.$"):
+    with pytest.raises(BandError, match=r"name all 6 .*geotiff\.bands=\[blue,green,red,nir,b5,b6\]'\.$"):
         look(more)
     named = look(path, options=("geotiff.bands=[blue,green,red,nir]",))
     assert named.column("bands") == [list(FOUR)]
@@ -136,11 +141,124 @@ def test_counts_are_refused_where_a_preset_expects_reflectance(tmp_path: Path) -
     assert resolve(fgmae_s2(), look(scaled)) == fgmae_s2()
 
 
-def test_other_names_of_the_same_bands_are_told(tmp_path: Path) -> None:
-    names = tuple(name.replace("B0", "B") for name in MSI_BANDS)
-    path = geotiff(tmp_path / "a.tif", noise(13, 96, 96).astype(np.uint16), names)
-    with pytest.raises(BandError, match=r"under other names.*geotiff\.bands=\[B01,B02,.*,B12\]"):
-        check_values(look(path), fgmae_input("s2", 16))
+ALIASES = tuple(name.replace("B0", "B") for name in MSI_BANDS)
+
+
+def sensed(**changes: object) -> Pretrain:
+    """The preset tiny with a sensor named, and small batches."""
+    entry = "recipe.encoder.contract.inputs.0"
+    return override(tiny(), {"data.streams.0.batch_size": 4} | {f"{entry}.{name}": v for name, v in changes.items()})
+
+
+def batches(config: Pretrain, manifest: Manifest) -> Iterator[Batch]:
+    loader = TileLoader(manifest, streams(config), seed=7)
+    return iter([*loader.batches(0, 3), *loader.held_out(entry_of(config).name, 2)])
+
+
+def scaled(folder: Path, names: tuple[str, ...], number: int = 4) -> Path:
+    """Scenes of Sentinel-2's bands whose files call them so."""
+    for at in range(number):
+        pixels = noise(13, 96, 128, low=300, high=4000, seed=at).astype(np.uint16)
+        pixels[at, :9, :5] = 0
+        geotiff(folder / f"s{at}.tif", pixels, names, nodata=0, scales=(1e-4,) * 13, step=10.0)
+    return folder
+
+
+def test_own_names_and_other_names_of_bands_are_the_same_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [scaled(tmp_path / str(number), names) for number, names in enumerate((MSI_BANDS, ALIASES))]
+    scaled(tmp_path / "2", ALIASES)
+    scaled(tmp_path / "2", MSI_BANDS, number=2)
+    folders.append(tmp_path / "2")
+    manifests = [look(folder) for folder in folders]
+    splits = ["train", "train", "held_out", "train"]
+    manifests = [manifest.with_column("split", splits) for manifest in manifests]
+    for config in (
+        sensed(sensor="sentinel2_l1c"),
+        sensed(sensor="sentinel2_l1c", bands=["B8A", "B02", "B11"]),
+        override(fgmae_s2(), {"data.streams.0.batch_size": 4}),
+    ):
+        capsys.readouterr()
+        own, other, mixed = (resolve(config, manifest) for manifest in manifests)
+        assert own == other == mixed
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 2  # of the two collections with other names
+        assert said[0].startswith("bands B") and "taken for B0" in said[0]
+        if config.recipe != fgmae_s2().recipe:
+            pixels = np.stack([noise(13, 96, 128, low=300, high=4000, seed=at).astype(np.uint16) for at in (0, 1, 3)])
+            known = np.ones(pixels.shape, bool)
+            for row, at in enumerate((0, 1, 3)):
+                known[row, at, :9, :5] = False
+            order = [MSI_BANDS.index(band) for band in entry_of(own).bands]
+            expected = [pixels[:, band][known[:, band]].mean() * 1e-4 for band in order]
+            np.testing.assert_allclose(entry_of(own).normalisation.mean, expected, rtol=1e-5)
+        for a, b, c in zip(*(batches(own, manifest) for manifest in manifests), strict=True):
+            assert a.bands == b.bands == c.bands == entry_of(own).bands
+            for name in ("image", "valid", "spacing", "offset", "scale", "key", "index", "row", "origin"):
+                assert torch.equal(getattr(a, name), getattr(b, name)), name
+                assert torch.equal(getattr(a, name), getattr(c, name)), name
+
+
+def test_per_image_statistics_are_those_of_the_band_that_is_meant(tmp_path: Path) -> None:
+    manifests = [look(scaled(tmp_path / str(n), names)) for n, names in enumerate((MSI_BANDS, ALIASES))]
+    space = Normalisation(method="per_image")
+    entry = replace(fgmae_input("s2", 16), bands=("B8A", "B02"), normalisation=space, size=(32, 32))
+    for manifest in manifests:
+        check_values(manifest, entry)
+    for a, b in zip(*(whole_batches(manifest, entry, 2) for manifest in manifests), strict=True):
+        assert torch.equal(a.offset, b.offset)
+        assert torch.equal(a.image, b.image)
+        for row, offset in zip(a.row.tolist(), a.offset.tolist(), strict=True):
+            pixels = np.floor(noise(13, 96, 128, low=300, high=4000, seed=row))
+            pixels[row, :9, :5] = np.nan
+            assert offset == pytest.approx(np.nanmean(pixels[[8, 1]], axis=(1, 2)), rel=1e-6)
+
+
+def test_bands_that_are_none_of_a_sensor_or_one_twice_are_refused_with_the_file(tmp_path: Path) -> None:
+    pixels = noise(4, 96, 96, low=0.0, high=0.5).astype(np.float32)
+    flagged = look(geotiff(tmp_path / "flagged.tif", pixels, ("B2", "B03", "B04", "quality")))
+    with pytest.raises(
+        BandError, match=r"flagged\.tif: expected bands of the sensor 'sentinel2_l2a'.*--bands=B02,B03,B04,"
+    ):
+        resolve(sensed(sensor="sentinel2_l2a"), flagged)
+    twice = look(geotiff(tmp_path / "twice.tif", pixels, ("B02", "BLUE", "B03", "B04")))
+    for config in (sensed(sensor="hls"), sensed(sensor="hls", bands=["blue", "green"])):
+        with pytest.raises(
+            BandError, match=r"twice\.tif: input 'scene': expected one band for \['blue'\], but several of"
+        ):
+            resolve(config, twice)
+    own = look(geotiff(tmp_path / "own.tif", pixels, ("blue", "BLUE", "B03", "B04")))
+    with pytest.raises(BandError, match=r"own\.tif: expected bands of the sensor 'hls', each once"):
+        resolve(sensed(sensor="hls"), own)
+
+
+def test_values_of_another_magnitude_are_refused_where_no_sensor_tells_the_unit(tmp_path: Path) -> None:
+    names, scales = ("red", "nir"), {"counts": 1.0, "shares": 1e-4, "dark": 0.03, "bright": 6.0}
+    for name, factor in scales.items():
+        for number in range(2):
+            pixels = noise(2, 96, 96, low=300, high=3000, seed=number) * factor
+            geotiff(tmp_path / name / f"{number}.tif", pixels.astype(np.float32), names)
+    counts, shares, dark, bright = (look(tmp_path / name) for name in scales)
+    of_counts, of_shares = (entry_of(resolve(tiny(), manifest)) for manifest in (counts, shares))
+    for manifest in (counts, dark, bright):
+        check_values(manifest, of_counts)
+    check_values(shares, of_shares)
+    with pytest.raises(
+        BandError, match=r"0\.tif.*: band red has median 0\.1\d+, .* about 1199\.59 .*100 times smaller"
+    ):
+        check_values(shares, of_counts)
+    with pytest.raises(
+        BandError, match=r"0\.tif.*: band red has median 1\d{3}\.\d+, .* about 0\.119959 .*100 times larger"
+    ):
+        check_values(counts, of_shares)
+    check_values(
+        look(tmp_path / "counts", tmp_path / "shares"), of_counts
+    )  # some of them fit: not one unit, but not another
+    scaled_counts = geotiff(
+        tmp_path / "own.tif", (noise(2, 96, 96, low=300, high=3000)).astype(np.uint16), names, scales=(1e-4, 1e-4)
+    )
+    check_values(look(scaled_counts), of_shares)
 
 
 def test_band_files_are_one_scene(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from core.cli import Options
 from core.config import from_dict, load, to_dict
@@ -70,6 +72,25 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
     assert from_dict(FinetuneScenes, load(out / "config.yaml")) == given
     events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["event"] == "validation"] == [8, 16]
+    panels = json.loads((out / "figures/panels.json").read_text())
+    assert [name for name, _ in panels["legend"]] == ["3", "forest", "right", "wrong"]
+    told = [
+        re.fullmatch(r"scene.tif, (.+): (\d+) of (\d+) labelled places are right.", row["said"])
+        for row in panels["rows"]
+    ]
+    shown = {match[1]: (int(match[2]), int(match[3])) for match in told if match}
+    assert len(shown) == len(panels["rows"]) == min(6, len(cells["block"]))
+    counts = dict(zip(cells["block"], zip(cells["right"], cells["labelled"], strict=True), strict=True))
+    assert all(counts[block] == found for block, found in shown.items()), "the pictures show what was scored"
+    shares = [right / labelled for right, labelled in shown.values()]
+    assert shares == sorted(shares)
+    page = (out / "report.html").read_text()
+    assert "IoU by class" in page and page.count("Right and wrong") == 2 * len(shown)
+    with Image.open(out / "figures" / panels["rows"][0]["columns"][3]["file"]) as picture:
+        drawn = np.asarray(picture)
+    right, labelled = next(iter(shown.values()))
+    assert (drawn[..., :3] == (24, 26, 30)).all(-1).sum() == right
+    assert (drawn[..., :3] == (230, 100, 0)).all(-1).sum() == labelled - right
 
 
 def test_each_scene_may_name_its_own_raster_and_blocks_are_of_the_ground(tmp_path: Path) -> None:
@@ -148,6 +169,14 @@ def test_sections_of_clouds_are_learnt(tmp_path: Path) -> None:
     out = run(given, Options(out=tmp_path / "run"))
     model = load_model(out)
     assert (model.task, model.classes, model.spec.size) == ("cloud_mask", ("cloud",), (5, 4))  # type: ignore[attr-defined]
+    panels = json.loads((out / "figures/panels.json").read_text())
+    found = pq.read_table(out / "predictions.parquet").to_pydict()
+    scored = {Path(f).name: (r, m) for f, r, m in zip(found["file"], found["right"], found["measured"], strict=True)}
+    assert len(panels["rows"]) == min(6, len(scored))
+    for row in panels["rows"]:
+        name, _, said = row["said"].partition(": ")
+        assert said == "{} of {} labelled places are right.".format(*scored[name])
+        assert [(c["width"], c["height"]) for c in row["columns"]] == [(16, 16), (4, 5), (4, 5), (4, 5)]
     scores = {row["metric"] for row in json.loads((out / "scores.json").read_text())}
     assert {"IoU of clear", "IoU of cloud", "pixel accuracy"} <= scores
     table = pq.read_table(out / "predictions.parquet").to_pydict()

@@ -175,6 +175,7 @@ def test_scenes_of_a_folder_become_maps_of_a_folder(trained: Path, tmp_path: Pat
     assert sorted(path.name for path in out.iterdir()) == [
         "north.overlay.png",
         "north.tif",
+        "report.html",
         "south.overlay.png",
         "south.tif",
     ]

@@ -13,7 +13,7 @@ from core.contract import Contract, Input, Normalisation
 from core.errors import BandError
 from core.inference import Scene
 from datasets import open_image
-from domains.satellite.scenes import input_for, look, scene_of
+from domains.satellite.scenes import Reading, input_for, look, matched, open_scenes, scene_of
 from tests.domains.satellite.writing import geotiff, landsat
 
 HLS = Input(
@@ -95,8 +95,39 @@ def test_without_a_sensor_values_of_another_order_in_every_band_are_refused(
         look(image, entry)
     else:
         with pytest.raises(
-            BandError, match=rf"scene\.tif: expected values like.* 400, 600 .*100 times {refused} in every"
+            BandError,
+            match=rf"scene\.tif: band red has median .* about 400 \(deviation 100\).*100 times {refused} than",
         ):
             look(image, entry)
     pixels[1] = 600.0  # one band as it was learnt: a scene, not a unit
     look(open_image(geotiff(tmp_path / "other.tif", pixels, ("red", "nir"))), entry)
+
+
+def test_scenes_are_called_as_the_encoder_does_and_what_names_alone_tell_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.ones((3, 8, 8), np.uint16)
+    names = {"a.tif": ("B02", "B03", "B8A"), "b.tif": ("B02", "B03", "B8A"), "c.tif": ("blue", "green", "nir_narrow")}
+    files = [geotiff(tmp_path / name, pixels, bands) for name, bands in names.items()]
+    reading = Reading(data=tuple(map(str, files)))
+    pairs = matched(open_scenes(reading), Contract(inputs=(HLS,)))
+    assert [found.image.path.name for found, _ in pairs] == list(names)
+    assert {found.image.bands for found, _ in pairs} == {HLS.bands}
+    assert all(entry is HLS for _, entry in pairs)
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(
+        "bands B02, B03, B8A of a.tif, and of scenes that call them so, are taken for blue, green, nir_narrow of hls"
+    )
+    product = geotiff(tmp_path / "LC08_L1TP_022049_20200101_stack.tif", pixels, ("B2", "B3", "B5"))
+    entry = replace(HLS, bands=("B02", "B03", "B05"), sensor="sentinel2_l2a")
+    with pytest.raises(
+        BandError, match=r"a product of landsat8, whose band B5 is at 865 nm, but input 'scene' reads B05"
+    ):
+        matched(open_scenes(Reading(data=(str(product),))), Contract(inputs=(entry,)))
+
+
+def test_counts_are_no_reflectance_where_each_scene_is_normalised_by_itself_either(tmp_path: Path) -> None:
+    counts = np.stack([np.arange(64, dtype=np.uint16).reshape(8, 8) + level for level in (1000, 2000, 3000)])
+    image = open_image(geotiff(tmp_path / "counts.tif", counts, HLS.bands))
+    with pytest.raises(BandError, match=r"counts\.tif: band blue has median .* it looks like counts"):
+        look(image, replace(HLS, normalisation=Normalisation(method="per_image")))

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from core.contract import Input, Normalisation
+from core.errors import DataError
 from datasets import open_image
 from domains.satellite.cells import blocks_of, cells_of
 from domains.satellite.labels import find_classes, open_labels
 from domains.satellite.scenes import scene_of
-from domains.satellite.windows import LabelWindows
+from domains.satellite.windows import LabelWindows, ahead
 from tests.domains.satellite.labelled import write
 
 ENTRY = Input(
@@ -116,3 +121,36 @@ def test_a_scene_that_is_smaller_than_a_window_is_padded_with_what_is_not_measur
     assert given.batch.valid[0, :, :9].all()
     assert (given.label[0, 9:] == -1).all()
     assert (given.batch.image[0, :, 9:] == 0).all()
+
+
+def test_workers_read_the_same_windows_in_the_same_order(tmp_path: Path) -> None:
+    alone, _, _ = windows(tmp_path)
+    helped = replace(alone, workers=3)
+    rows = [row for row, part in enumerate(alone.split) if part == "train"]
+    for one, many in (
+        (alone.whole(rows, 2), helped.whole(rows, 2)),
+        (alone.drawn(rows, 3)(4, 12), helped.drawn(rows, 3)(4, 12)),
+    ):
+        for first, second in zip(one, many, strict=True):
+            assert torch.equal(first.batch.row, second.batch.row)
+            assert torch.equal(first.batch.image, second.batch.image)
+            assert torch.equal(first.label, second.label)
+
+
+def test_workers_read_a_few_ahead_give_errors_on_and_leave() -> None:
+    begun: list[int] = []
+
+    def made(number: int) -> Any:
+        begun.append(number)
+        if number == 5:
+            raise DataError("torn")
+        return number
+
+    given = ahead(made, range(100), 2)
+    assert next(given) == 0
+    given.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("halfseen-windows")]
+    assert max(begun) <= 5, "no more than four are asked for ahead"
+    given = ahead(made, range(100), 2)
+    with pytest.raises(DataError, match="torn"):
+        list(given)

@@ -1,0 +1,144 @@
+"""The page of a fine-tuning: scores of the test part with their intervals, the training, held-out images, what ran."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from core.config import dump
+from core.evaluate.table import Row
+from core.report.charts import Curve, line_chart, show, whisker
+from core.report.curves import figure, train_curves
+from core.report.evaluations import evaluations
+from core.report.facts import lines, machine
+from core.report.html import cards, document, folded, leads, notes, section, tiles
+from core.report.panels import panels
+from core.report.read import Run, listed, number
+from core.report.scores import axis_of, line, score_table
+
+_HOW = (
+    "The test part was scored once, with the weights of the best check on the validation part. Whiskers are 95 % "
+    "intervals over groups of the test part (patients, scenes, blocks of the ground): they do not cover another training "
+    "seed or another site."
+)
+
+
+def render_finetuned(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> str:
+    """Give the whole page of a fine-tuning as text."""
+    sections = [
+        section("Scores on the test part", _HOW, _scores(run.scores)),
+        section("Training", "Thin line: single steps.", _training(run)),
+    ]
+    if run.panels is not None:
+        said = "Images of the test part, from the worst to the best."
+        sections.append(section("Held-out images", said, legend(run.panels.get("legend")) + panels(run)))
+    if run.tables or run.curves:
+        sections.append(section("What the features are worth", "", evaluations(run)))
+    sections += [
+        section("What ran", "", cards(_facts(run), command)),
+        section("Full configuration", "", folded("config.yaml", dump(run.config))),
+    ]
+    return document(
+        title=title,
+        kicker="halfseen fine-tuning report",
+        header=_header(run, notes),
+        sections=sections,
+        footer=f"Made from the run folder {run.path.resolve().name}.",
+    )
+
+
+def legend(entries: Any) -> str:
+    """Give names with their colours, as `panels.json` has them: [[name, [red, green, blue]], ...]."""
+    cells = []
+    for name, (red, green, blue) in listed(entries):
+        cells.append(f'<span style="--c:rgb({red},{green},{blue})">{escape(str(name))}</span>')
+    return f'<p class="swatches plain">{"".join(cells)}</p>' if cells else ""
+
+
+def _header(run: Run, said: Sequence[str]) -> str:
+    chosen = str(_part(run.config, "training").get("select", ""))
+    best = [row for row in run.scores if row.metric == chosen] or list(run.scores[:1])
+    told = [
+        f"Test part: {row.metric} {row.value:.3f}, 95 % interval {row.low:.3f} to {row.high:.3f}."
+        for row in best
+        if math.isfinite(row.value)
+    ]
+    checks = [(x, y) for x, y in _checks(run, chosen) if math.isfinite(y)]
+    entries = [(f"Test {row.metric}", show(row.value), f"{show(row.low)} to {show(row.high)}") for row in best]
+    if checks:
+        step, value = max(checks, key=lambda check: check[1])
+        entries.append((f"Validation {chosen}", show(value), f"best of {len(checks)} checks, at step {step:,.0f}"))
+    if run.last_step is not None:
+        mode = _part(run.config, "training").get("mode")
+        entries.append(
+            ("Steps", f"{run.last_step:,}", {"linear": "head alone", "full": "head and encoder"}.get(str(mode), ""))
+        )
+    classes = (run.head or {}).get("classes") or []
+    if len(classes) > 1:
+        entries.append(("Classes", str(len(classes)), ""))
+    return leads(told or ["The test part has no defined score."]) + notes((*said, *run.problems)) + tiles(entries)
+
+
+def _scores(rows: Sequence[Row]) -> str:
+    """Draw every score; those of single classes, such as `IoU of water`, share a table, and so do shares of 1."""
+    if not rows:
+        return '<p class="soft">No scores were written.</p>'
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        name, of, _ = row.metric.partition(" of ")
+        share = max(abs(v) for v in (row.value, row.low, row.high) if math.isfinite(v)) <= 1 if _finite(row) else True
+        tables.setdefault(f"{name} by class" if of else "All together" if share else row.metric, []).append(row)
+    drawn = []
+    for heading, found in tables.items():
+        axis = axis_of([(row.value, row.low, row.high) for row in found], None)
+        body = []
+        for row in found:
+            name = row.metric.partition(" of ")[2] or row.metric
+            plot = whisker(row.value, row.low, row.high, axis=axis, mark=None, tone=1)
+            body.append(line(name, plot, row, "{:.3f}", first=False))
+        drawn.append(score_table(escape(heading), body, axis))
+    return f'<div class="scores">{"".join(drawn)}</div>'
+
+
+def _finite(row: Row) -> bool:
+    return any(math.isfinite(v) for v in (row.value, row.low, row.high))
+
+
+def _checks(run: Run, metric: str) -> list[tuple[float, float]]:
+    return [(float(event["step"]), number(_part(event, "scores").get(metric))) for event in run.validations]
+
+
+def _training(run: Run) -> str:
+    figures = []
+    for name, heading in (
+        ("loss", "Training loss"),
+        ("lr", "Learning rate"),
+        ("grad_norm", "Gradient norm before clipping"),
+    ):
+        curves = train_curves(run.curve("step", "all", name), "train", 1, smoothed=name != "lr")
+        figures.append(figure(heading, curves, from_zero=name == "lr"))
+    metrics = dict.fromkeys(name for event in run.validations for name in _part(event, "scores"))
+    for metric in metrics:
+        curve = Curve("validation", _checks(run, metric), 2, dots=len(run.validations) <= 40)
+        figures.append(figure(f"Validation: {metric}", [curve]) if line_chart([curve], label="") else "")
+    return f'<div class="charts">{"".join(figures)}</div>' if any(figures) else '<p class="soft">Not logged.</p>'
+
+
+def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Sort the options of the config: what was looked at, how it was trained, and what came out."""
+    head = run.head or {}
+    images, training = _part(run.config, "images"), _part(run.config, "training")
+    rest = {name: value for name, value in run.config.items() if name not in ("images", "training")}
+    model = {name: head.get(name) for name in ("task", "classes", "units", "pool")}
+    model |= {"head": head.get("spec"), "encoder size": run.stored_values, "about": head.get("about")}
+    named = [("Data", lines(images)), ("Task", lines(rest)), ("Training", lines(training)), ("Model", lines(model))]
+    if run.env:
+        named.append(("Machine and versions", machine(run)))
+    return [(name, found) for name, found in named if found]
+
+
+def _part(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = tree.get(name)
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,49 @@
+"""Arrays to pictures: colour from bands, hidden and missing areas, slices of volumes, token maps, panels.
+
+Arrays come in the house's order, (C Y X) or (C Z Y X), in any value space; pictures go out as uint8 (Y X 3) or, with
+transparency, (Y X 4). No chart lives here, and nothing that knows of a run beyond the folder its pictures are written to.
+"""
+
+from core.viz.colour import (
+    Colours,
+    Pixels,
+    Window,
+    colours,
+    further_colours,
+    natural,
+    ramp,
+    shown_bands,
+    stretch,
+    to_rgb,
+    token_pca,
+)
+from core.viz.layers import HIDDEN_TINT, classes_over, clear_nodata, faded, hatch, mask_overlay, save_png, to_voxels
+from core.viz.panels import Column, Row, central_slices, panels, save_panels, save_rows
+
+__all__ = [
+    "HIDDEN_TINT",
+    "Colours",
+    "Column",
+    "Pixels",
+    "Row",
+    "Window",
+    "central_slices",
+    "classes_over",
+    "clear_nodata",
+    "colours",
+    "faded",
+    "further_colours",
+    "hatch",
+    "mask_overlay",
+    "natural",
+    "panels",
+    "ramp",
+    "save_panels",
+    "save_png",
+    "save_rows",
+    "shown_bands",
+    "stretch",
+    "to_rgb",
+    "to_voxels",
+    "token_pca",
+]

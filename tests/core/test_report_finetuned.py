@@ -1,0 +1,143 @@
+"""The page of a fine-tuning shows its own scores, checks and pictures, whatever else lies in the folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.report import write_report
+from core.viz import Column, Row, save_rows
+from tests.core.test_report import table, text, watch
+
+CONFIG = """
+images: {encoder: runs/mine, data: [scenes/], workers: 0}
+task: segment
+maps: {rasters: [cover.tif], block: 16}
+training: {mode: full, steps: 4, lr: 0.001, select: mean IoU}
+"""
+SCORES = (
+    ("mean IoU", 0.512, 0.401, 0.633),
+    ("pixel accuracy", 0.9, 0.8, 1.0),
+    ("IoU of water", 0.25, 0.0, 0.5),
+    ("IoU of <i>forest", 0.774, 0.7, 0.8),
+)
+
+
+def make(folder: Path, scores: tuple[tuple[str, float, float, float], ...] = SCORES) -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(CONFIG)
+    events: list[dict[str, Any]] = []
+    for step in range(1, 5):
+        events.append({"event": "step", "step": step, "loss": 1.0 / step, "lr": 1e-3, "grad_norm": 2.0})
+        if step % 2 == 0:
+            found = {"mean IoU": 0.7 - 0.1 * step, "pixel accuracy": 0.8}
+            events.append({"event": "validation", "step": step, "scores": found})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    rows = [
+        {"features": "test blocks", "method": "upernet, full", "metric": name, "value": value, "low": low, "high": high}
+        for name, value, low, high in scores
+    ]
+    (folder / "scores.json").write_text(json.dumps(rows))
+    head = {
+        "task": "segment",
+        "classes": ["water", "<i>forest"],
+        "units": [],
+        "pool": "mean",
+        "spec": {"kind": "upernet"},
+    }
+    (folder / "head.json").write_text(json.dumps(head | {"about": {"finetuned_from": "runs/mine"}}))
+    return folder
+
+
+def page(run: Path, **options: Any) -> str:
+    return write_report(run, **options).read_text(encoding="utf-8")
+
+
+def test_the_test_score_and_the_best_check_come_first(tmp_path: Path) -> None:
+    html = page(make(tmp_path / "run"), title="Satellite, fine-tuning", command=["python", "-m", "x"])
+    said = text(html)
+    assert "Test part: mean IoU 0.512, 95 % interval 0.401 to 0.633." in said
+    assert "Validation mean IoU 0.5 best of 2 checks, at step 2" in said
+    assert "Steps 4 head and encoder" in said
+    assert "halfseen fine-tuning report Satellite, fine-tuning" in said
+    for fact in ("encoder runs/ mine", "select mean IoU", "block 16", "head upernet", "python -m x"):
+        assert fact in said, fact
+    assert "Reconstructions" not in said
+    seen = watch(html)
+    assert (seen.mistakes, seen.open) == ([], [])
+    assert "<i>" not in html
+
+
+def test_scores_of_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
+    html = page(make(tmp_path / "run"))
+    tables = re.findall(r"<h3>([^<]*)</h3><table>(.*?)</table>", html)
+    names = {heading: re.findall(r'class="name">([^<]+)<', body) for heading, body in tables}
+    assert names == {
+        "All together": ["mean IoU", "pixel accuracy"],
+        "IoU by class": ["water", "&lt;i&gt;forest"],
+    }
+    assert "0.774 [0.700, 0.800]" in text(html)
+
+
+def test_errors_in_a_unit_do_not_share_the_axis_of_shares(tmp_path: Path) -> None:
+    html = page(make(tmp_path / "run", (("R2", 0.4, 0.1, 0.6), ("MAE", 12.0, 9.0, 15.0))))
+    assert re.findall(r"<h3>([^<]*)</h3><table>", html) == ["All together", "MAE"]
+
+
+def test_an_undefined_score_is_said(tmp_path: Path) -> None:
+    html = page(make(tmp_path / "run", (("mean IoU", math.nan, math.nan, math.nan),)))
+    assert "The test part has no defined score." in text(html)
+    assert "not defined [not defined, not defined]" in text(html)
+
+
+def test_held_out_images_are_shown_with_what_each_is(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    pixels = np.full((4, 6, 3), 7, np.uint8)
+    rows = [Row("scene", ("red",), (Column("scene", "Scene", pixels),), said=f"block {n}: {n} of 9.") for n in (0, 5)]
+    save_rows(run / "figures", rows, legend=[("<i>water", (1, 2, 3))])
+    html = page(run)
+    said = text(html)
+    assert said.index("from the worst to the best") < said.index("block 0: 0 of 9.") < said.index("block 5: 5 of 9.")
+    assert 'style="--c:rgb(1,2,3)">&lt;i&gt;water<' in html
+    assert said.count("Bands: red.") == 1
+    assert len(watch(html).sources) == 2
+    assert 'class="coarse" width="6" height="4"' in html
+
+
+def test_an_evaluation_of_the_encoder_leaves_it_the_page_of_a_fine_tuning(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    page(run, title="Mine")
+    (run / "evaluation.json").write_text(table().to_json())
+    said = text(page(run))
+    assert "halfseen fine-tuning report Mine" in said
+    assert "random weights +0.117 [+0.030, +0.200]" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("scores.json", ""),
+        ("scores.json", "[1]"),
+        ("scores.json", '[{"metric": "IoU"}]'),
+        ("metrics.jsonl", '{"event": "st'),
+        ("metrics.jsonl", "[1]"),
+        ("figures/panels.json", '{"rows": [7]}'),
+        ("figures/panels.json", '{"rows": [], "legend": [["water", [1, 2]]]}'),
+        ("figures/panels.json", '{"rows": [], "legend": [["water", ["<", 2, 3]]]}'),
+    ],
+)
+def test_what_is_damaged_or_missing_is_told(tmp_path: Path, name: str, content: str) -> None:
+    run = make(tmp_path / "run")
+    (run / "figures").mkdir()
+    (run / name).write_text(content)
+    said = text(page(run))
+    assert Path(name).name in said.partition("Scores on the test part")[0]
+    assert "What ran" in said
+    (run / name).unlink()
+    assert "What ran" in text(page(run))

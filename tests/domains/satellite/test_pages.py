@@ -1,0 +1,229 @@
+"""The pages beside maps and features: what is counted is the whole map, what is shown lies where it belongs."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from core.cli import Options
+from core.errors import ConfigError, RunFolderError
+from core.geometry import Spacing
+from core.heads.load import load_model
+from core.inference import Windows
+from core.report.maps import Sheet
+from datasets import open_image
+from datasets.writers import Facts, write_image
+from domains.satellite import embed, looking, predict
+from domains.satellite.looking import Lattice, map_picture, open_map, scene_picture
+from domains.satellite.pages import page_of, sheet_of_map
+from domains.satellite.products import legend_of
+from domains.satellite.scenes import Reading
+from tests.core.test_report import watch
+from tests.domains.satellite.models import reads, save_encoder, save_model, write_scene
+
+BANDS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "landcover"
+    save_model(folder, reads(BANDS), about={"codes": [1, 2, 7], "finetuned_from": "runs/mine"})
+    return folder
+
+
+def drawn(height: int = 70, width: int = 90, seed: int = 1) -> np.ndarray:
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    return rng.integers(1, 255, (3, height, width)).astype(np.uint8)
+
+
+def mapped(model: Path, *data: Path, out: Path, overwrite: bool = False, **options: Any) -> Path:
+    own = {name: options.pop(name) for name in ("output", "picture", "report") if name in options}
+    reading = Reading(data=tuple(map(str, data)), device="cpu", **options)
+    return predict.run(predict.Predict(model=str(model), reading=reading, **own), Options(out=out, overwrite=overwrite))
+
+
+def text(path: Path) -> str:
+    body = re.sub(r"<style>.*?</style>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", body)))
+
+
+def test_the_page_tells_the_area_of_each_class_and_what_made_the_map(trained: Path, tmp_path: Path) -> None:
+    image = drawn()
+    image[:, :20, :30] = 0
+    scene = write_scene(tmp_path / "a<b>&c.tif", image, BANDS, nodata=0)
+    path = mapped(trained, scene, out=tmp_path / "map.tif")
+    with rasterio.open(path) as file:
+        codes = file.read(1)
+    html, said = page_of(path).read_text(encoding="utf-8"), text(page_of(path))
+    assert page_of(path).name == "map.report.html"
+    known = int((codes != 255).sum())
+    assert known == 70 * 90 - 20 * 30
+    for code, name in ((1, "forest"), (2, "water"), (7, "town")):
+        count = int((codes == code).sum())
+        assert f"{name} {count * 0.0009:.4g} {100 * count / known:.1f} %" in said, name
+    assert f"Not measured {100 * 600 / 6300:.1f} %" in said
+    assert "70 × 90 pixels of 30 m, EPSG:32615. Not measured: 9.5 %." in said
+    for fact in ("window 32 × 32 pixels", "overlap 8 × 8 pixels", "bands red, green, blue", "trained from runs/ mine"):
+        assert fact in said, fact
+    seen = watch(html)
+    assert (seen.mistakes, seen.open) == ([], [])
+    assert "a<b>&c.tif" in said
+    assert "<b>" not in html
+    assert len(seen.sources) == 3
+    assert all(source.startswith("data:image/webp;base64,") for source in seen.sources)
+    assert html.count('loading="lazy"') == 3
+
+
+def test_probabilities_give_the_same_page_as_classes(trained: Path, tmp_path: Path) -> None:
+    image = drawn()
+    image[:, :20, :30] = 0
+    scene = write_scene(tmp_path / "scene.tif", image, BANDS, nodata=0)
+    tables = []
+    for kind in ("classes", "probabilities"):
+        mapped(trained, scene, out=tmp_path / kind / "map.tif", output=kind)
+        tables.append(re.findall(r'<tr style="--c.*?</tr>', (tmp_path / kind / "map.report.html").read_text()))
+    assert len(tables[0]) == 3
+    assert tables[0] == tables[1]
+
+
+def test_cells_at_the_rim_count_the_pixels_that_the_scene_has(tmp_path: Path) -> None:
+    save_model(tmp_path / "run", reads(BANDS), "classify")
+    scene = write_scene(tmp_path / "scene.tif", drawn(), BANDS)
+    model, legend = load_model(tmp_path / "run"), legend_of(load_model(tmp_path / "run"))
+    path = mapped(tmp_path / "run", scene, out=tmp_path / "map.tif")
+    with rasterio.open(path) as file:
+        codes = file.read(1)
+    image = open_image(scene)
+    windows = Windows(size=(70, 90), window=(32, 32), overlap=(0, 0), cell=(32, 32))
+    sheet = sheet_of_map(model, legend, image, model.contract.inputs[0], windows, path, seconds=1.0, pictured=True)
+    pixels = np.where(np.arange(3) < 2, 32, 6)[:, None] * np.where(np.arange(3) < 2, 32, 26)[None]
+    assert codes.shape == (3, 3)
+    assert sheet.measured == int(pixels[codes != 255].sum()) < sheet.pixels == 6300
+    assert {c.name: c.pixels for c in sheet.covers} == {
+        name: int(pixels[codes == code].sum()) for code, name in enumerate(model.classes) if (codes == code).any()
+    }
+    assert "one value for 32 × 32 pixels" in sheet.said
+
+
+def test_numbers_have_their_unit_and_spread(tmp_path: Path) -> None:
+    save_model(tmp_path / "run", reads(BANDS), "regress", units=("m", ""))
+    scene = write_scene(tmp_path / "scene.tif", drawn(96, 96), BANDS)
+    path = mapped(tmp_path / "run", scene, out=tmp_path / "map.tif")
+    with rasterio.open(path) as file:
+        height = file.read(1)
+    said = text(page_of(path))
+    assert "height [m] " in said
+    mean = float(re.search(r"height \[m\] \S+ \S+ \S+ (\S+)", said)[1])  # type: ignore[index]
+    assert mean == pytest.approx(float(height.mean()), rel=1e-3)
+    assert len(watch(page_of(path).read_text()).sources) == 3
+    assert "class share" not in said
+
+
+def test_a_large_scene_is_shown_whole_and_its_map_on_the_same_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "_LONGEST", 40)
+    monkeypatch.setattr(looking, "_SIDE", 16)
+    image = np.arange(70 * 90, dtype=np.uint16).reshape(1, 70, 90)
+    entry = reads(("grey",), unit="px", spacing=(1.0, 1.0)).inputs[0]
+    scene = open_image(write_scene(tmp_path / "scene.tif", image, ("grey",)))
+    lattice = Lattice(size=(70, 90), cell=(1, 1))
+    assert (lattice.step, lattice.shape) == (3, (24, 30))
+    rgb, known = scene_picture(scene, entry, lattice)
+    assert known.all()
+    mean = np.stack([[image[0, y : y + 3, x : x + 3].mean() for x in range(0, 90, 3)] for y in range(0, 70, 3)])
+    low, high = np.percentile(mean, (2, 98))
+    assert np.abs(rgb[..., 0] - np.rint(255 * ((mean - low) / (high - low)).clip(0, 1))).max() <= 1
+    seen = np.zeros((70, 90), dtype=int)
+    shown = map_picture(open_map(tmp_path / "scene.tif"), lattice, lambda values, _, weights: values * weights)
+    assert np.array_equal(shown[0], image[0][np.r_[1:70:3, 69]][:, 1:90:3])
+    for window in looking.blocks((70, 90), 16):
+        seen[window] += 1
+    assert (seen == 1).all()
+
+
+def test_a_page_of_a_folder_adds_its_scenes_up_and_shows_some(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domains.satellite.predict.PICTURED", 2)
+    monkeypatch.setattr("core.report.maps.PICTURED", 2)
+    total = np.zeros(256, dtype=int)
+    for number in range(3):
+        write_scene(tmp_path / f"scenes/s{number}.tif", drawn(40, 50, number), BANDS)
+    out = mapped(trained, tmp_path / "scenes", out=tmp_path / "maps")
+    for number in range(3):
+        with rasterio.open(out / f"s{number}.tif") as file:
+            total += np.bincount(file.read(1).ravel(), minlength=256)
+    said = text(out / "report.html")
+    together = said.partition("All scenes together")[2].partition("Scenes")[0]
+    assert f"forest {total[1] * 0.0009:.4g} {100 * total[1] / total.sum():.1f} %" in together
+    assert "The first 2 of 3 scenes are shown; all are counted." in said
+    assert "s1.tif" in said and "s2.tif" not in said.partition("Command to repeat")[0]
+    assert len(watch((out / "report.html").read_text()).sources) == 6
+
+
+def test_a_page_that_is_there_is_kept_and_may_be_left_out(trained: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", drawn(40, 40), BANDS)
+    page = tmp_path / "map.report.html"
+    page.write_text("mine")
+    with pytest.raises(RunFolderError, match=r"map\.report\.html exists"):
+        mapped(trained, scene, out=tmp_path / "map.tif")
+    assert not (tmp_path / "map.tif").exists()
+    mapped(trained, scene, out=tmp_path / "map.tif", report=False)
+    assert page.read_text() == "mine"
+    mapped(trained, scene, out=tmp_path / "map.tif", overwrite=True)
+    assert "forest" in page.read_text()
+
+
+def test_without_a_place_areas_are_told_in_pixels_and_that_is_said(tmp_path: Path) -> None:
+    save_model(tmp_path / "run", reads(BANDS, unit="px", spacing=(1.0, 1.0)))
+    facts = Facts(shape=(3, 40, 40), dtype=np.dtype(np.uint8), bands=BANDS, spacing=Spacing.pixels(2))
+    scene = write_image(tmp_path / "plain.zarr", facts, [((slice(0, 40), slice(0, 40)), drawn(40, 40))])
+    path = mapped(tmp_path / "run", scene, out=tmp_path / "map.tif")
+    said = text(page_of(path))
+    assert "plain.zarr: the size of its pixels is not known, so areas are told in pixels." in said
+    assert "1,600 pixels mapped" in said and "km²" not in said
+
+
+def test_a_map_of_one_class_and_a_scene_with_little_data_are_warned_of(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "run", reads(BANDS))
+    image = np.full((3, 64, 64), 90, np.uint8)
+    image[:, 20:] = 0
+    scene = write_scene(tmp_path / "scene.tif", image, BANDS, nodata=0)
+    codes = np.full((1, 64, 64), 1, np.uint8)
+    codes[:, 20:] = 255
+    made = write_scene(tmp_path / "map.tif", codes, ("class",), nodata=255)
+    windows = Windows(size=(64, 64), window=(32, 32), overlap=(8, 8), cell=(1, 1))
+    sheet: Sheet = sheet_of_map(
+        model, legend_of(model), open_image(scene), model.contract.inputs[0], windows, made, seconds=1.0, pictured=False
+    )
+    assert sheet.pictures == ()
+    assert sheet.warnings[0] == "less than half of it is measured."
+    assert sheet.warnings[1].startswith("every pixel is 'water', one of 3 classes")
+
+
+@pytest.mark.parametrize(("product", "name"), [("grid", "f.tif"), ("grid", "f.zarr"), ("colours", "f.tif")])
+def test_tokens_are_shown_beside_their_scene(tmp_path: Path, product: Any, name: str) -> None:
+    save_encoder(tmp_path / "run", reads(BANDS))
+    image = drawn()
+    image[:, :, :40] = 0
+    scene = write_scene(tmp_path / "scene.tif", image, BANDS, nodata=0)
+    reading = Reading(data=(str(scene),), device="cpu")
+    given = embed.Embed(encoder=str(tmp_path / "run"), reading=reading, product=product)
+    path = embed.run(given, Options(out=tmp_path / name))
+    html, said = page_of(path).read_text(), text(page_of(path))
+    assert "one value for 8 × 8 pixels" in said
+    assert "scene, seen by run" in said
+    assert "Tokens" in said and len(watch(html).sources) == 2
+    assert "Not measured 4" in said
+
+
+def test_tiles_have_no_page() -> None:
+    with pytest.raises(ConfigError, match="option 'report' has no effect on the product 'tiles'"):
+        embed.Embed(encoder="run", reading=Reading(), report=False)
