@@ -257,9 +257,9 @@ def _page(records: dict[tuple[str, str], dict[str, Any]], options: argparse.Name
     lines = [
         "# Recipes, measured",
         "",
-        f"Written by `python -m benchmarks.recipes` on {machine(torch.device('cpu'))}, one thread for each run. Every recipe",
-        "had the same encoder (ViT, width 192, depth 6; `spark` a convolutional one), the same optimiser and, on each set, the",
-        "same CPU seconds of training steps; nothing was tuned for any. Scores are balanced accuracy of frozen features by",
+        f"Written by `python -m benchmarks.recipes` on {machine(torch.device('cpu'))} for each run. Every recipe had the same",
+        "encoder (ViT, width 192, depth 6; `spark` a convolutional one), the same optimiser and, on each set, the same CPU",
+        "seconds of training steps; nothing was tuned for any. Scores are balanced accuracy of frozen features by",
         "cross-validation, with 95 % intervals over the images. `maskalign`, `mr_mae` and `dmae` are taught by the `mae` encoder",
         "of the same set, whose own training is not counted.",
     ]

@@ -33,6 +33,9 @@ class Dbot(RecipeSpec):
     Deviations: one learning rate schedule over all stages, and the optimiser forgets at a restart; the class token is not
     predicted; ratio and loss over valid data only.
 
+    Measured on EuroSAT (docs/LOG.md, 2026-11-25): after 1,920 CPU seconds (2,152 steps, in stages that each begin anew) its
+    linear probe (.711) and k-NN (.622) are not above those of `mae` with raw pixels (.720, .662), which made 3,093 steps.
+
     Attributes:
         encoder: needs the abilities `drop` and `levels`. The paper drops up to 0.2 of the student's paths.
         predictor: from visible tokens to features on the full grid.
