@@ -26,6 +26,8 @@ ACCURACY = 0.1
 """Share of the gradient that a step's own equation may leave unsolved; less as the optimum nears."""
 MAX_DIRECTIONS = 1000
 """Conjugate directions of one step."""
+ROUNDING = 1e-24
+"""Squared size of a gradient (over the curvature) that is rounding: no direction is sought in it."""
 SHORTEST = 1e-9
 """Share of a Newton step below which rounding hides what is left to gain."""
 
@@ -145,7 +147,7 @@ def _minimise(
     cost, probabilities = objective.value(solution)
     for _ in range(max_iter):
         gradient = objective.gradient(solution, probabilities)
-        move, solved = _newton_step(objective, gradient, probabilities, even)
+        move, solved = _newton_step(objective, gradient, probabilities, even, least=tol**2)
         slope = float((gradient * move).sum())
         length, last = 1.0, solved and -slope <= tol**2  # of a step that is not solved, the slope says too little
         while (reached := objective.value(solution + length * move))[0] > cost + 1e-4 * length * slope:
@@ -159,19 +161,28 @@ def _minimise(
     return solution, False
 
 
-def _newton_step(objective: _Objective, gradient: Tensor, probabilities: Tensor, even: Tensor) -> tuple[Tensor, bool]:
-    """Solve Hessian @ step = -gradient by preconditioned conjugate gradients; say whether that was enough of them."""
+def _newton_step(
+    objective: _Objective, gradient: Tensor, probabilities: Tensor, even: Tensor, *, least: float
+) -> tuple[Tensor, bool]:
+    """Solve Hessian @ step = -gradient by preconditioned conjugate gradients; say whether that was enough of them.
+
+    Where nothing curves (all intercepts moved alike, or probabilities of exactly 0 and 1) the steps end: with what rounding
+    left over, of a size up to `least`, the equation is solved; otherwise it is not, and the direction itself is a step down.
+    """
     rough = probabilities.float()
     shares = rough * objective.share.float()
     step, left = torch.zeros_like(gradient), -gradient
     direction = ready = left / even
     size = float((left * ready).sum())
-    enough = min(ACCURACY**2, size**0.5) * size  # sizes are squares
+    enough = max(min(ACCURACY**2, size**0.5) * size, ROUNDING)  # sizes are squares
     for _ in range(MAX_DIRECTIONS):
         if size <= enough:
             return step, True
         curved = objective.curve(direction, rough, shares)
-        length = size / float((direction * curved).sum())
+        curvature = float((direction * curved).sum())
+        if curvature <= 0:
+            return (step if bool(step.any()) else direction), size <= least
+        length = size / curvature
         step = step + length * direction
         left = left - length * curved
         ready = left / even

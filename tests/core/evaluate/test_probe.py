@@ -137,3 +137,19 @@ def test_a_class_without_training_images_gets_probability_zero() -> None:
     keep = labels != 1
     found, _ = LinearProbe().predict(features[keep], labels[keep], features, num_classes=3, settings=[0.1])
     assert (found[0, :, 1] == 0).all()
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-6])
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_features_that_are_all_alike_give_the_shares_of_the_classes(classes: int, tol: float) -> None:
+    for seed in range(12):  # rounding leaves another direction over in each
+        rng = np.random.default_rng(seed)
+        labels = np.r_[np.arange(classes), rng.integers(0, classes, int(rng.integers(20, 90)))].astype(np.int64)
+        weights = np.ones(len(labels)) if seed % 2 else 1 / np.bincount(labels)[labels]
+        features = np.full((len(labels), 1 + 7 * (seed % 3)), rng.normal())
+        fits = logistic.fit_path(
+            features, labels, weights, num_classes=classes, settings=[1e-3, 0.1, 10.0], max_iter=100, tol=tol
+        )
+        assert all(fit.converged for fit in fits)
+        expected = np.bincount(labels, weights) / weights.sum()
+        np.testing.assert_allclose(fits[-1].probabilities(features[:1])[0], expected, atol=1e-6 if tol < 1e-3 else 1e-2)
