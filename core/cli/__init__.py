@@ -119,7 +119,7 @@ def pretrain_main(
         description: for `--help`.
         default_preset: the preset to take when none is named.
         count: training images per stream, for the epochs that `--plan` prints.
-        aliases: further short names of leaves, beside `data` and `group`.
+        aliases: further short names of leaves, beside `data`, `group` and `options`.
         prepare: fits a config to its data before `--plan` tells of it, as `run` does for itself.
         argv: arguments; default the program's own.
     """
@@ -142,7 +142,7 @@ def pretrain_main(
         description=description,
         presets=presets,
         default_preset=default_preset,
-        aliases={"data": "data.paths", "group": "data.group", **(aliases or {})},
+        aliases={"data": "data.paths", "group": "data.group", "options": "data.options", **(aliases or {})},
         resumable=True,
         plan=plan,
         plan_gpus=plan,

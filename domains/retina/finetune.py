@@ -3,7 +3,8 @@
     python -m domains.retina.finetune full --encoder runs/mine --data labels.csv --label retinopathy_grade --out runs/grades
 
 Splits by group into train, validation and test; keeps the best check on validation; scores the test images once, with
-95 % intervals. Writes config.yaml, metrics.jsonl, encoder/, head.safetensors, predictions.parquet and scores.json.
+95 % intervals. Writes config.yaml, metrics.jsonl, encoder/, head.safetensors, predictions.parquet,
+scores.json and report.html.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.contract import Input
 from core.engine.environment import environment
+from core.errors import DataError
 from core.heads.load import Model
 from core.inference import Windows
 from core.report.facts import lines
@@ -108,14 +109,19 @@ def sheet_of_map(
 def sheet_of_tokens(
     image: LazyImage, entry: Input, windows: Windows, path: Path, *, seconds: float, pictured: bool
 ) -> Sheet:
-    """Look at a finished map of features, or of the colours of tokens.
+    """Look at a finished map of features, or of the colours of tokens; features no colours can be chosen by are not drawn.
 
     Raises:
-        DataError: scene or map cannot be read, or all tokens are alike.
+        DataError: scene or map cannot be read.
     """
     lattice, made = Lattice.of(windows), open_map(path)
-    measured = 0
-    choose = TokenColours.of(_sample(made)) if made.dtype.kind == "f" else None
+    measured, features, undrawn = 0, made.dtype.kind == "f", ""
+    choose: TokenColours | None = None
+    if features and pictured:
+        try:
+            choose = TokenColours.of(_sample(made))
+        except DataError as error:
+            pictured, undrawn = False, f"its features are written but not drawn: {error}"
 
     def look(values: NDArray[Any], known: NDArray[np.bool_], weights: NDArray[np.int64]) -> NDArray[np.uint8]:
         nonlocal measured
@@ -123,6 +129,8 @@ def sheet_of_tokens(
         if choose is not None:
             found = choose(torch.from_numpy(np.where(known, values, 0.0).astype(np.float32))[None])[0].numpy()
             values = np.rint(found.clip(0, 1) * 255)
+        elif features:
+            values = np.zeros((3, *known.shape), np.uint8)
         return np.concatenate([values, known[None] * 255]).astype(np.uint8)
 
     found = map_picture(made, lattice, look)
@@ -130,7 +138,7 @@ def sheet_of_tokens(
     if pictured:
         rgb, known = np.moveaxis(found[:3], 0, -1), found[3] > 0
         pictures = _drawn([("Scene", *scene_picture(image, entry, lattice)), ("Tokens", rgb, known)], image)
-    warnings = _warnings(image, windows, measured)
+    warnings = (*_warnings(image, windows, measured), *([undrawn] if undrawn else []))
     return Sheet(**_facts(image, windows), measured=measured, seconds=seconds, pictures=pictures, warnings=warnings)
 
 

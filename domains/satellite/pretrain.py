@@ -214,7 +214,6 @@ def fitted(config: Pretrain) -> Pretrain:
 ALIASES = {
     "bands": "recipe.encoder.contract.inputs.0.bands",
     "sensor": "recipe.encoder.contract.inputs.0.sensor",
-    "options": "data.options",
 }
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_options_of_readers_reach_the_check_the_training_and_the_evaluation(verb
         nib.save(image, tmp_path / "data" / f"v{number}.nii.gz")
     words = ["pretrain", "tiny", "--data", tmp_path / "data", *FEW, "--steps=2", "--data.streams.1.batch_size=2"]
     assert "disagree" in verb(*words, "--out", tmp_path / "no").sentence
-    outcome = verb(*words, "--out", tmp_path / "run", "--data.options=[nifti.affine=qform]")
+    outcome = verb(*words, "--out", tmp_path / "run", "--options", "nifti.affine=qform")
     assert outcome.code == 0, outcome.err
     manifest = Manifest.read(tmp_path / "run" / "data.parquet")
     assert manifest.column("options") == [["nifti.affine=qform"]] * 6

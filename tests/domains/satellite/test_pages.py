@@ -224,6 +224,19 @@ def test_tokens_are_shown_beside_their_scene(tmp_path: Path, product: Any, name:
     assert "Not measured 4" in said
 
 
+def test_features_too_few_for_colours_are_kept_and_not_drawn(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "run", reads(BANDS))
+    scene = write_scene(tmp_path / "scene.tif", drawn(8, 16), BANDS)
+    given = embed.Embed(
+        encoder=str(tmp_path / "run"), reading=Reading(data=(str(scene),), device="cpu"), product="grid"
+    )
+    path = embed.run(given, Options(out=tmp_path / "f.tif"))
+    assert open_image(path).size == (1, 2)
+    html, said = page_of(path).read_text(), text(page_of(path))
+    assert "its features are written but not drawn: expected at least 4 tokens" in said
+    assert not watch(html).sources
+
+
 def test_tiles_have_no_page() -> None:
     with pytest.raises(ConfigError, match="option 'report' has no effect on the product 'tiles'"):
         embed.Embed(encoder="run", reading=Reading(), report=False)
