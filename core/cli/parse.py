@@ -17,7 +17,7 @@ class Given:
     """What was written.
 
     Attributes:
-        preset: the word before the first option.
+        preset: the word before the first option, or after a flag.
         out: value of `--out`.
         config: value of `--config`.
         gpus: value of `--gpus`.
@@ -34,7 +34,7 @@ class Given:
 
 
 def parse(argv: Sequence[str]) -> Given:
-    """Read `[PRESET] --name=value --name value value --flag ...`.
+    """Read `[PRESET] --name=value --name value value --flag ...`; PRESET may follow a flag instead.
 
     Raises:
         ConfigError: a word without an option, an option named twice, or a value where none belongs.
@@ -47,6 +47,9 @@ def parse(argv: Sequence[str]) -> Given:
     while at < len(words):
         name, equals, value = words[at].removeprefix("--").partition("=")
         if not words[at].startswith("--"):
+            if given.preset is None and words[at - 1].removeprefix("--") in _FLAGS:  # `--plan PRESET`
+                given.preset, at = words[at], at + 1
+                continue
             raise ConfigError(
                 f"expected an option after '{words[at - 1]}', got '{words[at]}': "
                 "a preset comes first, options follow as --name=value."

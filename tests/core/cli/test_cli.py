@@ -378,3 +378,11 @@ def test_a_default_preset_is_taken_and_named(capsys: pytest.CaptureFixture[str])
     cli.execute(verb, ["base", "--out", "x"])
     assert run.options.preset == "base"
     assert capsys.readouterr().err == ""
+
+
+def test_a_preset_may_follow_a_flag() -> None:
+    given = parse(["--plan", "tiny", "--gpus", "64"])
+    assert given.preset == "tiny" and given.flags == {"plan"}
+    for words in (["--plan", "tiny", "base"], ["tiny", "--plan", "base"], ["--gpus=64", "tiny"]):
+        with pytest.raises(ConfigError, match="a preset comes first"):
+            parse(words)
