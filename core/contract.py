@@ -115,14 +115,16 @@ class Input:
         self._check_sensor()
 
     def _check_sensor(self) -> None:
-        meant = [band.name for band in self.described]
-        twice = [band for band, name in zip(self.bands, meant, strict=False) if meant.count(name) > 1]
+        described = self.described
+        meant = [band.name for band in described]
+        named = zip(self.bands, meant, strict=True) if described else ()
+        twice = [band for band, name in named if meant.count(name) > 1]
         if twice:
             raise ConfigError(
                 f"input '{self.name}': expected each band of sensor '{self.sensor}' once, but {' and '.join(twice)} are "
                 "names of one band; keep one of them."
             )
-        physical = sorted({band.unit for band in self.described} - {"full scale"})
+        physical = sorted({band.unit for band in described} - {"full scale"})
         if physical and self.normalisation.method == "fixed" and self.normalisation.full_scale:
             raise ConfigError(
                 f"input '{self.name}': bands of sensor '{self.sensor}' are in {' and '.join(physical)}, not in shares of a "

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 _EVERY_S = 5.0  # between lines where there is no terminal
 
 
-class Stages:
-    """Shows how far each stage is; called with (what, done, total)."""
+class Bar(ABC):
+    """A bar that is there while the work is, where standard error is a terminal; subclasses say what it shows."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet, self._stage, self._begun, self._said = quiet, "", 0.0, 0.0
+        self._quiet = quiet
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> Stages:
+    @abstractmethod
+    def columns(self) -> tuple[ProgressColumn, ...]:
+        """Give what stands side by side on its line."""
+
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress
 
-            texts = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
-            columns = (texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
+            self._bar = Progress(*self.columns(), console=Console(file=sys.stderr), transient=True)
             self._bar.start()
         return self
 
@@ -34,6 +40,21 @@ class Stages:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class Stages(Bar):
+    """Shows how far each stage is; called with (what, done, total)."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._stage, self._begun, self._said = "", 0.0, 0.0
+
+    def columns(self) -> tuple[ProgressColumn, ...]:
+        """Show the stage, how many are done, how fast, and how long the rest will take."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        texts = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+        return (texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn())
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Note that a stage is that far."""

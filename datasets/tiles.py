@@ -305,9 +305,8 @@ class TileDataset:
 
 def _dated(manifest: Manifest) -> bool:
     """Whether day and hour are known of every scene: only then do batches bring them, and then all of them do."""
-    rows = manifest.rows(ndim=2)
-    times = manifest.table["time"].take(rows)
-    return len(rows) > 0 and all(frame_of(time) is not None for time in times.to_pylist())
+    times = manifest.table["time"].take(manifest.rows(ndim=2))
+    return len(times) > 0 and not times.null_count and all(frame_of(time) is not None for time in times.to_pylist())
 
 
 def _extra(item: Item) -> tuple[int | str, ...]:

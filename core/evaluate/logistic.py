@@ -86,11 +86,12 @@ def fit_path(
     even = torch.cat([spread, one]) / (
         4 if num_classes == 2 else num_classes
     )  # curvature where classes are equally likely
+    rough, codes = design.float(), torch.from_numpy(labels)
     solution = torch.zeros(columns, len(design), dtype=torch.float64)
     fits = []
     for c in settings:
         penalty = torch.cat([torch.full_like(spread, 1 / (c * image_weights.sum())), 0 * one])
-        objective = _Objective(design, design.float(), torch.from_numpy(labels), share, penalty, num_classes)
+        objective = _Objective(design, rough, codes, share, penalty, num_classes)
         solution, converged = _minimise(objective, solution, even + penalty, max_iter=max_iter, tol=tol)
         logits = _of_all_classes(solution, num_classes)
         weight = basis @ logits[:, :-1].T
@@ -120,7 +121,7 @@ class _Objective:
     num_classes: int
 
     def value(self, solution: Tensor) -> tuple[float, Tensor]:
-        """Give the loss, and the probabilities (K, N) that `gradient` and `Curvature` ask for."""
+        """Give the loss, and the probabilities (K, N) that `gradient` and `curve` ask for."""
         log_likely = torch.log_softmax(_of_all_classes(solution @ self.design, self.num_classes), 0)
         cost = self.share @ -log_likely.gather(0, self.labels[None])[0]
         return float(cost + 0.5 * (solution.square() @ self.penalty).sum()), log_likely.exp()

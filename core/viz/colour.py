@@ -183,6 +183,18 @@ def ramp(shares: NDArray[np.floating]) -> Pixels:
     return found
 
 
+def principal_directions(centred: Tensor) -> tuple[Tensor, float]:
+    """Give the first three principal directions (3, D) of centred tokens (N, D), and the largest singular value.
+
+    The sign of each is fixed: its largest loading is positive. Those that the tokens lack are 0.
+    """
+    _, spread, loadings = torch.linalg.svd(centred, full_matrices=False)
+    kept = loadings[:3][spread[:3] > 1e-9 * spread[0]]
+    axes = centred.new_zeros(3, centred.shape[1])
+    axes[: len(kept)] = kept * kept.gather(1, kept.abs().argmax(1, keepdim=True)).sign()
+    return axes, float(spread[0])
+
+
 def token_pca(tokens: Tensor, grid: tuple[int, ...]) -> Pixels:
     """Colour tokens (N D) by their first three principal components: (*grid 3); like tokens get like colours.
 
@@ -195,11 +207,8 @@ def token_pca(tokens: Tensor, grid: tuple[int, ...]) -> Pixels:
         raise ShapeError(f"expected tokens (N, D), N = {math.prod(grid)} for grid {grid}, got {tuple(tokens.shape)}.")
     centred = tokens.detach().to(torch.float64).cpu()
     centred = centred - centred.mean(0)
-    _, _, loadings = torch.linalg.svd(centred, full_matrices=False)
-    axes = loadings[:3]
-    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    parts = torch.zeros(3, tokens.shape[0], dtype=torch.float64)
-    parts[: axes.shape[0]] = axes @ centred.T
+    axes, _ = principal_directions(centred)
+    parts = axes @ centred.T
     # Rounding noise of a constant input must not be stretched into colours.
     parts[parts.abs().amax(1) < 1e-9 * tokens.abs().max().clamp(min=1e-30)] = 0.0
     window = stretch(parts, torch.ones_like(parts, dtype=torch.bool), percent=(1, 99))

@@ -15,6 +15,7 @@ from core.encoders.load import Encoder
 from core.errors import DataError
 from core.inference import sample_windows
 from core.preprocess import Window
+from core.viz import principal_directions
 from datasets.writers import writing
 from domains.satellite.covering import Job, arithmetic, go_over
 from domains.satellite.outputs import placed
@@ -53,12 +54,9 @@ class TokenColours:
             raise DataError(f"expected at least 4 tokens to choose colours by, got {len(sample)}; map a larger scene.")
         tokens = sample.detach().to("cpu", torch.float64)
         mean = tokens.mean(0)
-        _, spread, loadings = torch.linalg.svd(tokens - mean, full_matrices=False)
-        if float(spread[0]) <= 1e-9 * float(tokens.abs().max().clamp(min=1e-30)):
+        axes, largest = principal_directions(tokens - mean)
+        if largest <= 1e-9 * float(tokens.abs().max().clamp(min=1e-30)):
             raise DataError("expected tokens that differ, but all of them are alike: the scene is the same everywhere.")
-        axes = torch.zeros(3, tokens.shape[1], dtype=torch.float64)
-        kept = loadings[:3][spread[:3] > 1e-9 * spread[0]]
-        axes[: len(kept)] = kept * kept.gather(1, kept.abs().argmax(1, keepdim=True)).sign()
         parts = (tokens - mean) @ axes.T
         low, high = (torch.quantile(parts, percent / 100, dim=0) for percent in _PERCENT)
         flat = high - low <= 0  # drawn mid-grey

@@ -77,7 +77,7 @@ def sheet_of_map(
     numbers: tuple[Numbers, ...] = ()
     if model.task == "regress":
         measured, numbers, values, known = _numbers(model, made, lattice)
-        for number, one in zip(numbers[:_DRAWN], values, strict=False):
+        for number, one in zip(numbers[:_DRAWN], values[:_DRAWN], strict=True):
             span = one - number.low, max(number.high - number.low, 1e-30)
             layers.append((number.name, ramp(span[0] / span[1]), known))
     else:
