@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 from core.errors import DataError
-from core.evaluate.table import Grid, LabelClass, markdown_table, nan_to_none, none_to_nan, print_grids, signed
+from core.evaluate.table import Grid, LabelClass, markdown_table, nan_to_none, none_to_nan, print_grids, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Point:
         metric: `balanced accuracy`, `AUROC` or `quadratic kappa`.
         shots: labelled images per class that the method learnt from.
         value: the mean over choices of labelled images, and over feature sets where there are several.
-        low: lower end of the interval over choices of labelled images and test groups,
+        low: lower end of the interval over choices of labelled images and test groups, NaN where there is none,
         high: and its upper end.
         spread: standard deviation over choices of labelled images; None for a single one.
         sets: feature sets (training or initialisation seeds) behind the value.
@@ -193,8 +193,8 @@ class Curve:
 
 def _score(point: Point) -> str:
     spread = "" if point.spread is None else f" (sd {point.spread:.3f})"
-    return f"{point.value:.3f} [{point.low:.3f}, {point.high:.3f}]{spread}"
+    return with_interval(point.value, point.low, point.high) + spread
 
 
 def _signed(difference: PointDifference) -> str:
-    return signed(difference.value, difference.low, difference.high)
+    return with_interval(difference.value, difference.low, difference.high, sign="+")

@@ -6,6 +6,11 @@ shown beside the interval where a row was given several feature sets (`core.eval
 
 Groups, not images, are drawn, because images of one group resemble each other: resampling them one by one would pretend
 to have more evidence than there is (Field, Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x: cluster bootstrap).
+
+A resample may not define a score: it has drawn no group of the one class, say. Where that happens in more than 1 - level
+of all resamples, those that are left could not hold the level that an interval claims, and there is none: of a class that
+lives in one group every remaining resample would say the same, and the interval would have no width. Means over classes
+leave out, in each resample, the classes that it does not have.
 """
 
 from __future__ import annotations
@@ -65,14 +70,19 @@ def check_draws(groups: Sequence[str] | NDArray[np.str_], draws: int) -> None:
 def percentile_interval(samples: Floats, *, level: float = 0.95) -> tuple[float, float]:
     """Give the central `level` of bootstrap samples (R,), leaving out draws in which the score is not defined (NaN).
 
-    Efron 1979, doi 10.1214/aos/1176344552. Deviations: none. NaN, NaN where no draw defines the score.
+    Efron 1979, doi 10.1214/aos/1176344552. Deviations: NaN, NaN where more than 1 - level of the draws do not define it.
     """
     defined = samples[np.isfinite(samples)]
-    if not len(defined):
+    if undefined_share(samples) > 1 - level + 1e-9:
         return float("nan"), float("nan")
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(defined, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def undefined_share(samples: Floats) -> float:
+    """Give the share of bootstrap samples (R,) that are not defined."""
+    return float(np.mean(~np.isfinite(samples)))
 
 
 def interval_rows(
@@ -103,7 +113,17 @@ def interval_rows(
             found[name].append(score(weights))
     once, rows = np.ones((1, len(groups))), []
     for name, score in scores.items():
-        low, high = percentile_interval(np.concatenate(found[name]))
-        value = float(score(once)[0])
-        rows.append(Row(features=features, method=method, metric=name, value=value, low=low, high=high))
+        samples = np.concatenate(found[name])
+        low, high = percentile_interval(samples)
+        rows.append(
+            Row(
+                features=features,
+                method=method,
+                metric=name,
+                value=float(score(once)[0]),
+                low=low,
+                high=high,
+                undefined=undefined_share(samples),
+            )
+        )
     return rows

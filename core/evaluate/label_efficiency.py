@@ -14,13 +14,13 @@ from core.evaluate.curve import Curve, Point, PointDifference
 from core.evaluate.effort import Effort, Tell
 from core.evaluate.folds import Method, OutOfFold, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
-from core.evaluate.intervals import Floats, check_draws, group_draws, percentile_interval
+from core.evaluate.intervals import Floats, check_draws, group_draws, percentile_interval, undefined_share
 from core.evaluate.knn import NearestNeighbours
 from core.evaluate.lessons import Lesson, check_choosable, choose_lesson, reached
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
-from core.evaluate.protocol import convergence_notes, undefined_notes
-from core.evaluate.table import LabelClass
+from core.evaluate.protocol import convergence_notes
+from core.evaluate.table import LabelClass, undefined_notes
 from core.rng import key, numpy_rng
 
 LEVEL = 0.95
@@ -130,7 +130,10 @@ def label_efficiency(
             *notes,
             *told,
             *convergence_notes({_told(names): sets for names, sets in predictions.items()}),
-            *undefined_notes({_told(names[:3], names[3]): found for names, found in scores.items()}, draws),
+            *undefined_notes(
+                {", ".join(_told(names[:3], names[3])): undefined_share(found) for names, (_, found) in scores.items()},
+                LEVEL,
+            ),
         ),
     )
 

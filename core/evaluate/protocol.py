@@ -13,11 +13,11 @@ from core.errors import ConfigError, nearest
 from core.evaluate.effort import Effort, Tell
 from core.evaluate.folds import Method, OutOfFold, assign_folds, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
-from core.evaluate.intervals import check_draws, group_draws, percentile_interval
+from core.evaluate.intervals import check_draws, group_draws, percentile_interval, undefined_share
 from core.evaluate.knn import NearestNeighbours
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
-from core.evaluate.table import Difference, LabelClass, Row, Table
+from core.evaluate.table import Difference, LabelClass, Row, Table, undefined_notes
 from core.rng import key
 
 LEVEL = 0.95
@@ -113,7 +113,11 @@ def evaluate(
         draws=draws,
         level=LEVEL,
         seed=seed,
-        notes=(*notes, *convergence_notes(predictions), *undefined_notes(scores, draws)),
+        notes=(
+            *notes,
+            *convergence_notes(predictions),
+            *undefined_notes({", ".join(names): undefined_share(found) for names, (_, found) in scores.items()}, LEVEL),
+        ),
     )
 
 
@@ -178,6 +182,7 @@ def _row(features: str, method: str, metric: str, points: NDArray[np.float64], r
         high=high,
         sets=len(points),
         spread=float(points.std(ddof=1)) if len(points) > 1 else None,
+        undefined=undefined_share(resampled),
     )
 
 
@@ -205,14 +210,4 @@ def convergence_notes(predictions: Mapping[Names, list[list[OutOfFold]]]) -> lis
         if failed:
             fits = sum(result.fits for result in results)
             notes.append(f"{', '.join(names)}: {failed} of {fits} fits stopped before their optimum.")
-    return notes
-
-
-def undefined_notes(scores: Mapping[Names, tuple[NDArray[np.float64], NDArray[np.float64]]], draws: int) -> list[str]:
-    """Say of which scores, by the names that they go under, some resamples are not defined."""
-    notes = []
-    for names, (_, resampled) in scores.items():
-        undefined = int((~np.isfinite(resampled)).sum())
-        if undefined:
-            notes.append(f"{', '.join(names)}: not defined in {undefined} of {draws} resamples, which are left out.")
     return notes

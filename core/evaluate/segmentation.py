@@ -34,13 +34,20 @@ def confusion(labels: Tensor, answers: Tensor, num_classes: int) -> Tensor:
         (B, K, K) int64, truth by answer.
 
     Raises:
-        DataError: a label of K or more, which would be counted in the table of another image.
+        DataError: a label of K or more, or an answer outside 0..K-1 to a place with a label, which would be counted in the
+            table of another class or image.
     """
     if (labels >= num_classes).any():
         raise DataError(
             f"expected class numbers below {num_classes}, got the label {int(labels.max())}: give -1 where it counts nowhere."
         )
     known = labels >= 0
+    wrong = known & ((answers < 0) | (answers >= num_classes))
+    if wrong.any():
+        raise DataError(
+            f"expected answers of 0 to {num_classes - 1} wherever there is a label, got {int(answers[wrong][0])}: does the "
+            "model have other classes than the labels?"
+        )
     image = torch.arange(len(labels), device=labels.device).reshape(-1, *(1,) * (labels.ndim - 1)).expand_as(labels)
     cell = (image * num_classes + labels) * num_classes + answers
     count = torch.bincount(cell[known], minlength=len(labels) * num_classes**2)

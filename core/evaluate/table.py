@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
@@ -22,10 +23,11 @@ class Row:
         method: `k-NN` or `linear probe`.
         metric: `balanced accuracy`, `AUROC` or `quadratic kappa`.
         value: the score of all out-of-fold predictions; the mean over feature sets and repeats where there are several.
-        low: lower end of the interval over groups,
+        low: lower end of the interval over groups, NaN where there is none,
         high: and its upper end.
         sets: feature sets (training or initialisation seeds) behind the value.
         spread: standard deviation over those sets; None for a single one. Not part of the interval.
+        undefined: share of the resamples that do not define the score; see `core.evaluate.intervals`.
     """
 
     features: str
@@ -36,6 +38,7 @@ class Row:
     high: float
     sets: int = 1
     spread: float | None = None
+    undefined: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,20 +189,37 @@ class Table:
 
 
 def _score(row: Row) -> str:
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    return with_interval(row.value, row.low, row.high)
 
 
 def _signed(difference: Difference) -> str:
-    return signed(difference.value, difference.low, difference.high)
+    return with_interval(difference.value, difference.low, difference.high, sign="+")
 
 
 def _sets(row: Row) -> str:
     return "" if row.spread is None else f" ({row.sets} seeds, sd {row.spread:.3f})"
 
 
-def signed(value: float, low: float, high: float) -> str:
-    """Write a difference and its interval."""
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+def with_interval(value: float, low: float, high: float, *, sign: str = "") -> str:
+    """Write a score and its interval, with a `sign` of "+" those of a difference."""
+    if not math.isfinite(value):
+        return "not defined"
+    bounds = f"[{low:{sign}.3f}, {high:{sign}.3f}]" if math.isfinite(low) and math.isfinite(high) else "(no interval)"
+    return f"{value:{sign}.3f} {bounds}"
+
+
+def undefined_notes(shares: Mapping[str, float], level: float = 0.95) -> list[str]:
+    """Say which scores some resamples do not define, by name and share of the resamples; names of one share together."""
+    alike: dict[float, list[str]] = {}
+    for name, share in shares.items():
+        if share:
+            alike.setdefault(share, []).append(name)
+    too_few = "so there is no interval: too few groups decide the score"
+    return [
+        f"{'; '.join(names)}: not defined in {100 * share:.3g} % of the resamples, "
+        f"{too_few if share > 1 - level + 1e-9 else 'which are left out'}."
+        for share, names in alike.items()
+    ]
 
 
 def print_grids(file: TextIO | None, text: str, grids: Sequence[Grid], protocol: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from html import escape
 
 from core.evaluate.curve import Curve, Point, PointDifference
 from core.report.charts import HEIGHT, WIDTH, tick_text, ticks
+from core.report.scores import interval
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 10, 42
 _DODGE = 5.0  # pixels between the dots of neighbouring feature sets, so that no interval hides another
@@ -90,7 +91,7 @@ def _line(marks: Sequence[tuple[float, float, float, float, Point]], tone: int) 
         pen = "L"
         if math.isfinite(bottom) and math.isfinite(top):
             parts.append(f'<line class="t{tone}" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom:.1f}" y2="{top:.1f}"/>')
-        tip = f"{point.features}, {point.shots} labels per class: {_number(point.value, '{:.3f}')} {_interval(point, '{:.3f}')}"
+        tip = f"{point.features}, {point.shots} labels per class: {_number(point.value, '{:.3f}')} {interval(point, '{:.3f}')}"
         parts.append(f'<circle class="t{tone}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(tip)}</title></circle>')
     return [f'<path class="t{tone}" d="{"".join(path)}"/>', *parts] if path else parts
 
@@ -126,11 +127,7 @@ def _gains(curve: Curve) -> str:
 def _cell(difference: PointDifference) -> str:
     value = _number(difference.value, "{:+.3f}")
     shown = f"<b>{value}</b>" if difference.excludes_zero else value
-    return f'{shown} <span class="soft small">{_interval(difference, "{:+.3f}")}</span>'
-
-
-def _interval(score: Point | PointDifference, form: str) -> str:
-    return f"[{_number(score.low, form)}, {_number(score.high, form)}]"
+    return f'{shown} <span class="soft small">{interval(difference, "{:+.3f}")}</span>'
 
 
 def _number(value: float, form: str) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from core.config import dump
-from core.evaluate.table import Row
+from core.evaluate.table import Row, undefined_notes
 from core.report.charts import Curve, line_chart, show, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
@@ -60,13 +60,9 @@ def legend(entries: Any) -> str:
 def _header(run: Run, said: Sequence[str]) -> str:
     chosen = str(_part(run.config, "training").get("select", ""))
     best = [row for row in run.scores if row.metric == chosen] or list(run.scores[:1])
-    told = [
-        f"Test part: {row.metric} {row.value:.3f}, 95 % interval {row.low:.3f} to {row.high:.3f}."
-        for row in best
-        if math.isfinite(row.value)
-    ]
+    told = [f"Test part: {row.metric} {row.value:.3f}, {_between(row)}." for row in best if math.isfinite(row.value)]
     checks = [(x, y) for x, y in _checks(run, chosen) if math.isfinite(y)]
-    entries = [(f"Test {row.metric}", show(row.value), f"{show(row.low)} to {show(row.high)}") for row in best]
+    entries = [(f"Test {row.metric}", show(row.value), _between(row)) for row in best]
     if checks:
         step, value = max(checks, key=lambda check: check[1])
         entries.append((f"Validation {chosen}", show(value), f"best of {len(checks)} checks, at step {step:,.0f}"))
@@ -79,6 +75,12 @@ def _header(run: Run, said: Sequence[str]) -> str:
     if len(classes) > 1:
         entries.append(("Classes", str(len(classes)), ""))
     return leads(told or ["The test part has no defined score."]) + notes((*said, *run.problems)) + tiles(entries)
+
+
+def _between(row: Row) -> str:
+    if not (math.isfinite(row.low) and math.isfinite(row.high)):
+        return "no interval"
+    return f"95 % interval {row.low:.3f} to {row.high:.3f}"
 
 
 def _scores(rows: Sequence[Row]) -> str:
@@ -99,7 +101,9 @@ def _scores(rows: Sequence[Row]) -> str:
             plot = whisker(row.value, row.low, row.high, axis=axis, mark=None, tone=1)
             body.append(line(name, plot, row, "{:.3f}", first=False))
         drawn.append(score_table(escape(heading), body, axis))
-    return f'<div class="scores">{"".join(drawn)}</div>'
+    lost = undefined_notes({row.metric: row.undefined for row in rows})
+    said = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in lost)
+    return f'<div class="scores">{"".join(drawn)}</div>{said}'
 
 
 def _finite(row: Row) -> bool:

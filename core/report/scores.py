@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from core.evaluate.curve import Point, PointDifference
 from core.evaluate.table import Difference, Row, Table
 from core.report.charts import whisker, whisker_axis
 from core.report.words import verdict
 
 Interval = tuple[float, float, float]
+Scored = Row | Difference | Point | PointDifference
 
 
 def scores(name: str, table: Table) -> str:
@@ -65,12 +67,21 @@ def _gains(table: Table, metric: str, tones: dict[str, int]) -> str:
 
 def line(name: str, plot: str, score: Row | Difference, form: str, *, first: bool) -> str:
     """Give a row of a `score_table`: a name, the whisker of a score, and its numbers."""
-    numbers = [form.format(v) if math.isfinite(v) else "not defined" for v in (score.value, score.low, score.high)]
+    value = form.format(score.value) if math.isfinite(score.value) else "not defined"
     mark = " first" if first else ""
     return (
         f'<tr><td class="name{mark}">{escape(name)}</td><td class="plot">{plot}</td>'
-        f'<td class="value"><b>{numbers[0]}</b> [{numbers[1]}, {numbers[2]}]</td></tr>'
+        f'<td class="value"><b>{value}</b> {interval(score, form)}</td></tr>'
     )
+
+
+def interval(score: Scored, form: str) -> str:
+    """Write the interval of a score; nothing where the score itself is not defined."""
+    if not math.isfinite(score.value):
+        return ""
+    if not (math.isfinite(score.low) and math.isfinite(score.high)):
+        return "(no interval)"
+    return f"[{form.format(score.low)}, {form.format(score.high)}]"
 
 
 def score_table(heading: str, body: Sequence[str], axis: tuple[float, float]) -> str:

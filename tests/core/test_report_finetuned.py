@@ -93,7 +93,19 @@ def test_errors_in_a_unit_do_not_share_the_axis_of_shares(tmp_path: Path) -> Non
 def test_an_undefined_score_is_said(tmp_path: Path) -> None:
     html = page(make(tmp_path / "run", (("mean IoU", math.nan, math.nan, math.nan),)))
     assert "The test part has no defined score." in text(html)
-    assert "not defined [not defined, not defined]" in text(html)
+    assert "mean IoU not defined" in text(html)
+    assert "no interval" in text(html)
+
+
+def test_a_score_of_too_few_groups_has_no_interval_and_the_page_says_why(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", (("mean IoU", 0.7, 0.6, 0.8), ("IoU of water", 0.5, math.nan, math.nan)))
+    rows = json.loads((run / "scores.json").read_text())
+    rows[1]["undefined"] = 0.368
+    (run / "scores.json").write_text(json.dumps(rows))
+    html = page(run)
+    assert "water 0.500 (no interval)" in text(html)
+    assert "IoU of water: not defined in 36.8 % of the resamples, so there is no interval" in text(html)
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL).lower()
 
 
 def test_held_out_images_are_shown_with_what_each_is(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from core.errors import ConfigError, DataError
 from core.evaluate import intervals
 from core.evaluate.intervals import group_draws, interval_rows, percentile_interval
+from core.evaluate.table import undefined_notes
 
 
 def all_draws(groups: list[str], **options: int) -> np.ndarray:
@@ -68,10 +69,37 @@ def test_coverage_of_the_interval_is_near_its_level() -> None:
 
 
 def test_percentiles_leave_undefined_draws_out() -> None:
-    samples = np.r_[np.arange(101.0), [np.nan] * 7]
+    samples = np.r_[np.arange(101.0), [np.nan] * 5]
     assert percentile_interval(samples) == pytest.approx((2.5, 97.5))
     assert percentile_interval(samples, level=0.5) == pytest.approx((25.0, 75.0))
     assert np.isnan(percentile_interval(np.array([np.nan]))).all()
+
+
+def test_more_undefined_draws_than_an_interval_may_leave_out_leave_none() -> None:
+    samples = np.r_[np.arange(95.0), [np.nan] * 5]
+    assert np.isfinite(percentile_interval(samples)).all()
+    samples[0] = np.nan
+    assert np.isnan(percentile_interval(samples)).all()
+    assert np.isfinite(percentile_interval(samples, level=0.9)).all()
+
+
+@pytest.mark.parametrize(("holding", "given"), [(1, False), (2, False), (5, True)])
+def test_what_few_groups_hold_has_an_interval_only_where_resamples_seldom_miss_them(holding: int, given: bool) -> None:
+    held = np.arange(20) < holding
+    values = np.where(held, np.linspace(0.2, 0.8, 20), 0.0)
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        total = weights @ held
+        return np.divide(weights @ values, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+    names = [str(group) for group in range(20)]
+    (row,) = interval_rows({"score": score}, names, features="test", method="none", draws=4000, seed=1)
+    assert row.undefined == pytest.approx((1 - holding / 20) ** 20, abs=0.03)
+    assert row.value == pytest.approx(values[held].mean())
+    assert (np.isfinite([row.low, row.high]).all(), row.low < row.high) == (given, given)
+    (note,) = undefined_notes({row.metric: row.undefined})
+    assert note.startswith(f"score: not defined in {100 * row.undefined:.3g} % of the resamples, ")
+    assert ("which are left out" in note, "no interval" in note) == (given, not given)
 
 
 def test_one_group_or_too_few_draws_are_refused() -> None:

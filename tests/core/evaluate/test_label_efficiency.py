@@ -220,8 +220,8 @@ def test_fits_that_stopped_and_resamples_without_a_class_are_told() -> None:
         {"encoder": features}, labels, range(12), seed=0, shots=(2,), repeats=2, folds=3, draws=1000, methods=(hasty,)
     )
     assert curve.notes[0] == "encoder, linear probe, 2 labels: 6 of 6 fits stopped before their optimum."
-    count = int(curve.notes[1].split("AUROC: not defined in ")[1].split(" of 1000")[0])
-    assert count == pytest.approx(1000 * (9 / 12) ** 12, abs=25)
+    share = float(curve.notes[1].split("AUROC: not defined in ")[1].split(" % of the resamples")[0])
+    assert share == pytest.approx(100 * (9 / 12) ** 12, abs=2.5)
 
 
 def test_progress_and_facts() -> None:

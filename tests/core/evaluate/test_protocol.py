@@ -157,8 +157,11 @@ def test_resamples_without_a_class_are_counted_in_a_note() -> None:
     method = NearestNeighbours(settings=(3,))
     got = evaluate({"encoder": features}, labels, range(12), seed=0, folds=3, draws=1000, methods=(method,))
     (note,) = got.notes
-    count = int(note.split("not defined in ")[1].split(" of 1000")[0])
-    assert count == pytest.approx(1000 * (9 / 12) ** 12, abs=25)
+    share = float(
+        note.split("encoder, k-NN, AUROC: not defined in ")[1].split(" % of the resamples, which are left out")[0]
+    )
+    assert share == pytest.approx(100 * (9 / 12) ** 12, abs=2.5)
+    assert got.row("encoder", "k-NN", "AUROC").undefined == pytest.approx(share / 100)
 
 
 def test_features_labels_and_options_that_do_not_fit_are_refused() -> None:

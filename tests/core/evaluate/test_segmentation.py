@@ -95,3 +95,25 @@ def test_a_label_beyond_the_classes_is_refused_and_not_counted_in_the_next_image
     labels = torch.tensor([[[0, 2]], [[0, 1]]])
     with pytest.raises(DataError, match="expected class numbers below 2, got the label 2"):
         confusion(labels, torch.zeros_like(labels), 2)
+
+
+@pytest.mark.parametrize("answer", [-1, 2])
+def test_an_answer_that_is_no_class_is_refused_where_it_would_be_counted(answer: int) -> None:
+    labels = torch.tensor([[[0, -1]], [[0, 1]]])
+    answers = torch.zeros_like(labels)
+    answers[0, 0, 1] = answer
+    assert confusion(labels, answers, 2).tolist() == [[[1, 0], [0, 0]], [[1, 0], [1, 0]]]
+    answers[1, 0, 1] = answer
+    with pytest.raises(DataError, match=f"expected answers of 0 to 1 wherever there is a label, got {answer}"):
+        confusion(labels, answers, 2)
+
+
+def test_a_class_of_a_single_group_has_a_score_and_no_interval() -> None:
+    tables = np.zeros((4, 2, 2), np.int64)
+    tables[:, 0, 0] = 50
+    tables[0, 1] = [10, 30]
+    rows = segmentation_scores(tables, list("abcd"), ("land", "water"), features="", method="", draws=400, seed=0)
+    water = {row.metric: row for row in rows}["Dice of water"]
+    assert water.value == pytest.approx(60 / 70)
+    assert np.isnan([water.low, water.high]).all()
+    assert water.undefined == pytest.approx((3 / 4) ** 4, abs=0.06)
