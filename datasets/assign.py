@@ -5,7 +5,7 @@ And how an image's bands are called there: a file may know a band by another of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,15 +48,24 @@ def assign(manifest: Manifest, inputs: Sequence[Input]) -> list[np.ndarray]:
         ConfigError: two inputs of one name.
         DataError: no input has its rank, it is smaller than a patch, or its spacing is in another unit.
     """
-    contract = Contract(inputs=tuple(inputs))
     assigned: dict[str, list[np.ndarray]] = {entry.name: [] for entry in inputs}
-    for rows in _kinds(manifest):
-        first = int(rows[0])
-        ndim, bands, unit = (manifest.table[name][first].as_py() for name in ("ndim", "bands", "unit"))
-        entry = _reader(contract, manifest.path(first), ndim, tuple(bands))
-        _check(manifest, rows, entry, unit)
+    for entry, rows in read_by(manifest, Contract(inputs=tuple(inputs))):
+        _check(manifest, rows, entry, manifest.table["unit"][int(rows[0])].as_py())
         assigned[entry.name].append(rows)
     return [np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64) for parts in assigned.values()]
+
+
+def read_by(manifest: Manifest, contract: Contract) -> Iterator[tuple[Input, np.ndarray]]:
+    """Give each group of rows of one rank, unit and bands with the input that reads it, in the order of first rows.
+
+    Raises:
+        BandError: an input has a row's rank, but none has its bands.
+        DataError: no input has its rank.
+    """
+    for rows in _kinds(manifest):
+        first = int(rows[0])
+        ndim, bands = (manifest.table[name][first].as_py() for name in ("ndim", "bands"))
+        yield _reader(contract, manifest.path(first), ndim, tuple(bands)), rows
 
 
 def facts(manifest: Manifest, name: str, rows: np.ndarray) -> np.ndarray:

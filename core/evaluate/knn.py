@@ -50,6 +50,17 @@ def vote(bank: Tensor, labels: Tensor, queries: Tensor, *, k: int, temperature: 
     return torch.cat(parts)
 
 
+def check_neighbours(method: object, images: int, meaning: str) -> None:
+    """Refuse k-NN that asks for more neighbours than `images`, of which `meaning` says what they are.
+
+    Raises:
+        ConfigError: it does; any other method passes.
+    """
+    most = max((int(k) for k in method.settings), default=0) if isinstance(method, NearestNeighbours) else 0
+    if most > images:
+        raise ConfigError(f"expected at most {images} neighbours, as {meaning}, got k={most}: choose a smaller k.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NearestNeighbours:
     """The k-NN method of the evaluation table.

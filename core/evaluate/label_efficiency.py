@@ -15,7 +15,7 @@ from core.evaluate.effort import Effort, Tell
 from core.evaluate.folds import Method, OutOfFold, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
 from core.evaluate.intervals import Floats, check_draws, group_draws, percentile_interval, undefined_share
-from core.evaluate.knn import NearestNeighbours
+from core.evaluate.knn import NearestNeighbours, check_neighbours
 from core.evaluate.lessons import Lesson, check_choosable, choose_lesson, reached
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
@@ -74,18 +74,22 @@ def label_efficiency(
         DataError: labels, groups or features that cannot be used; the sentence names rows or classes.
         ConfigError: an option that does not fit.
     """
-    target = encode_labels(labels, ordinal=ordinal, order=order)
-    group = check_groups(groups, len(target.codes))
+    target, group, lessons, kept, told = choose_lessons(
+        labels,
+        groups,
+        seed=seed,
+        shots=shots,
+        repeats=repeats,
+        folds=folds,
+        draws=draws,
+        ordinal=ordinal,
+        order=order,
+        methods=methods,
+    )
     sets = check_features(feature_sets, len(target.codes))
     reference = next(iter(sets)) if reference is None else reference
     if reference not in sets:
         raise ConfigError(f"no feature set is called '{reference}': {nearest(reference, sets)}")
-    check_draws(group, draws)
-    asked = _check_shots(shots, repeats, methods, len(target.names))
-    lessons = [choose_lesson(target, group, asked, folds=folds, seed=key(seed, repeat)) for repeat in range(repeats)]
-    kept, told = reached(target.names, lessons, asked)
-    if any(len(method.settings) > 1 for method in methods):
-        check_choosable(target, group, lessons, kept)
 
     metrics = metrics_for(ordinal=ordinal)
     effort = Effort(
@@ -138,6 +142,41 @@ def label_efficiency(
     )
 
 
+def choose_lessons(
+    labels: Sequence[Any] | NDArray[Any],
+    groups: Sequence[Any] | NDArray[Any],
+    *,
+    seed: int,
+    shots: Sequence[int],
+    repeats: int,
+    folds: int,
+    draws: int,
+    ordinal: bool = False,
+    order: Sequence[Any] | None = None,
+    methods: Sequence[Method],
+) -> tuple[Labels, NDArray[np.str_], list[Lesson], tuple[int, ...], list[str]]:
+    """Draw the labelled images of every repeat: all that `label_efficiency` asks before it sees a feature.
+
+    Called before images are embedded, it refuses then what would be refused after hours. Arguments as there.
+
+    Returns:
+        The labels, the groups, a lesson per repeat, the numbers of labels that can be reached, and sentences about the rest.
+
+    Raises:
+        DataError: labels or groups that cannot be used, or too few for these numbers of labels.
+        ConfigError: an option that does not fit.
+    """
+    target = encode_labels(labels, ordinal=ordinal, order=order)
+    group = check_groups(groups, len(target.codes))
+    check_draws(group, draws)
+    asked = _check_shots(shots, repeats, methods, len(target.names))
+    lessons = [choose_lesson(target, group, asked, folds=folds, seed=key(seed, repeat)) for repeat in range(repeats)]
+    kept, told = reached(target.names, lessons, asked)
+    if any(len(method.settings) > 1 for method in methods):
+        check_choosable(target, group, lessons, kept)
+    return target, group, lessons, kept, told
+
+
 def _check_shots(shots: Sequence[int], repeats: int, methods: Sequence[Method], classes: int) -> tuple[int, ...]:
     asked = tuple(sorted(set(shots)))
     if not asked or asked[0] < 1 or repeats < 1:
@@ -150,12 +189,8 @@ def _check_shots(shots: Sequence[int], repeats: int, methods: Sequence[Method], 
                 f"expected 2 labels per class or more for '{method.name}', which chooses among {len(method.settings)} "
                 f"settings on the labelled images, got {asked[0]}: ask for more, or give it one setting."
             )
-        most = max((int(k) for k in method.settings), default=0) if isinstance(method, NearestNeighbours) else 0
-        if most > asked[0] * classes:
-            raise ConfigError(
-                f"expected at most {asked[0] * classes} neighbours, as {asked[0]} labels of {classes} classes are that "
-                f"many images, got k={most}: choose a smaller k."
-            )
+        meaning = f"{asked[0]} labels of {classes} classes are that many images"
+        check_neighbours(method, asked[0] * classes, meaning)
     return asked
 
 

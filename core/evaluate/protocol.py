@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from core.errors import ConfigError, nearest
 from core.evaluate.effort import Effort, Tell
-from core.evaluate.folds import Method, OutOfFold, assign_folds, out_of_fold
+from core.evaluate.folds import Ints, Method, OutOfFold, assign_folds, inner_folds, inner_seed, out_of_fold
 from core.evaluate.inputs import Features, Labels, check_features, check_groups, encode_labels
 from core.evaluate.intervals import check_draws, group_draws, percentile_interval, undefined_share
-from core.evaluate.knn import NearestNeighbours
+from core.evaluate.knn import NearestNeighbours, check_neighbours
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
 from core.evaluate.table import Difference, LabelClass, Row, Table, undefined_notes
@@ -68,12 +68,18 @@ def evaluate(
         DataError: labels, groups or features that cannot be used; the sentence names rows or classes.
         ConfigError: an option that does not fit.
     """
-    target = encode_labels(labels, ordinal=ordinal, order=order)
-    group = check_groups(groups, len(target.codes))
+    target, group, dealt = deal(
+        labels,
+        groups,
+        seed=seed,
+        ordinal=ordinal,
+        order=order,
+        folds=folds,
+        repeats=repeats,
+        draws=draws,
+        methods=methods,
+    )
     sets = check_features(feature_sets, len(target.codes))
-    check_draws(group, draws)
-    if repeats < 1:
-        raise ConfigError(f"expected at least 1 repeat, got {repeats}.")
     reference = next(iter(sets)) if reference is None else reference
     if reference not in sets:
         raise ConfigError(f"no feature set is called '{reference}': {nearest(reference, sets)}")
@@ -91,10 +97,12 @@ def evaluate(
     predictions: dict[tuple[str, str], list[list[OutOfFold]]] = {}
     for (name, arrays), method in product(sets.items(), methods):
         found = predictions[name, method.name] = [[] for _ in arrays]
-        for place, repeat in product(range(len(arrays)), range(repeats)):
+        for place, (fold_seed, fold) in product(range(len(arrays)), dealt.items()):
             effort.fitting(f"{name}, {method.name}", arrays[place], method, len(group))
-            fold_seed = key(seed, repeat)
-            found[place].append(_predict(method, arrays[place], target, group, folds=folds, seed=fold_seed))
+            predicted = out_of_fold(
+                method, arrays[place], target.codes, group, fold, seed=fold_seed, class_names=target.names
+            )
+            found[place].append(predicted)
     scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed, effort=effort)
     return Table(
         rows=tuple(_row(*names, *scores[names]) for names in scores),
@@ -121,11 +129,54 @@ def evaluate(
     )
 
 
-def _predict(
-    method: Method, features: Features, target: Labels, group: NDArray[np.str_], *, folds: int, seed: int
-) -> OutOfFold:
-    fold = assign_folds(target.codes, group, folds=folds, seed=seed, class_names=target.names)
-    return out_of_fold(method, features, target.codes, group, fold, seed=seed, class_names=target.names)
+def deal(
+    labels: Sequence[Any] | NDArray[Any],
+    groups: Sequence[Any] | NDArray[Any],
+    *,
+    seed: int,
+    ordinal: bool = False,
+    order: Sequence[Any] | None = None,
+    folds: int,
+    repeats: int = 1,
+    draws: int,
+    methods: Sequence[Method],
+) -> tuple[Labels, NDArray[np.str_], dict[int, Ints]]:
+    """Number the classes and assign the folds of each repeat, by seed: all that `evaluate` asks before it sees a feature.
+
+    Called before images are embedded, it refuses then what would be refused after hours. Arguments as `evaluate`'s.
+
+    Raises:
+        DataError: labels or groups that cannot be used: missing, or a class with too few groups.
+        ConfigError: an option that does not fit, or more neighbours than there are images to learn from.
+    """
+    target = encode_labels(labels, ordinal=ordinal, order=order)
+    group = check_groups(groups, len(target.codes))
+    check_draws(group, draws)
+    if repeats < 1:
+        raise ConfigError(f"expected at least 1 repeat, got {repeats}.")
+    dealt = {}
+    for repeat in range(repeats):
+        fold_seed = key(seed, repeat)
+        fold = assign_folds(target.codes, group, folds=folds, seed=fold_seed, class_names=target.names)
+        for method in methods:
+            _check_taught(method, target, group, fold, fold_seed)
+        dealt[fold_seed] = fold
+    return target, group, dealt
+
+
+def _check_taught(method: Method, target: Labels, group: NDArray[np.str_], fold: Ints, seed: int) -> None:
+    """Refuse a method that cannot learn from the smallest training side, or cannot choose its setting there."""
+    fewest = len(fold)
+    for number in np.unique(fold):
+        rows = np.flatnonzero(fold != number)
+        if len(method.settings) > 1:
+            inner = inner_folds(
+                target.codes[rows], group[rows], seed=inner_seed(seed, int(number)), class_names=target.names
+            )
+            fewest = min(fewest, len(rows) - int(np.bincount(inner).max()))
+        else:
+            fewest = min(fewest, len(rows))
+    check_neighbours(method, fewest, f"a fold leaves that many of {len(fold)} images to learn from")
 
 
 def _score_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -16,9 +16,9 @@ from core.errors import ConfigError
 from core.evaluate.baselines import ENCODER, PIXEL_STATISTICS, RANDOM_WEIGHTS, pixel_statistics
 from core.evaluate.inputs import Features
 from core.evaluate.knn import NearestNeighbours
-from core.evaluate.label_efficiency import label_efficiency
+from core.evaluate.label_efficiency import choose_lessons, label_efficiency
 from core.evaluate.probe import LinearProbe
-from core.evaluate.protocol import evaluate
+from core.evaluate.protocol import deal, evaluate
 from core.report import write_report
 from domains.verbs.domain import Domain
 from domains.verbs.features import (
@@ -83,6 +83,16 @@ def run(domain: Domain, config: Evaluate, options: Options) -> Path:
     """Embed, score, print and save."""
     images, label = config.images, label_name(domain, config.images)
     encoder, manifest, entry = open_images(domain, images, labelled=True)
+    labels, groups = manifest.labels(label), manifest.column("group")
+    ordinal = config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ordinal_labels)
+    dealing: dict[str, Any] = {"seed": config.seed, "ordinal": ordinal, "folds": config.folds, "draws": config.draws}
+    methods = (NearestNeighbours(settings=(config.k,)), LinearProbe())
+    deal(labels, groups, methods=methods, **dealing)  # before the images are embedded, which may take hours
+    if config.shots:
+        few_k = min(CURVE_K, min(config.shots) * len(set(labels)))
+        dealing_few: dict[str, Any] = {"shots": config.shots, "repeats": config.repeats} | dealing
+        few_methods = (NearestNeighbours(settings=(few_k,)), PROBE)
+        choose_lessons(labels, groups, methods=few_methods, **dealing_few)
 
     rivals = {f"{RANDOM_WEIGHTS} {seed}": random_weights(encoder, seed) for seed in range(config.random_seeds)}
     functions: dict[str, Callable[[Batch], Tensor]] = {ENCODER: encoder, **rivals, PIXEL_STATISTICS: pixel_statistics}
@@ -100,41 +110,16 @@ def run(domain: Domain, config: Evaluate, options: Options) -> Path:
         RANDOM_WEIGHTS: [vectors[name] for name in rivals],
         PIXEL_STATISTICS: vectors[PIXEL_STATISTICS],
     }
-    labels, groups = manifest.labels(label), manifest.column("group")
-    ordinal = config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ordinal_labels)
     with Scoring("table") as progress:
-        table = evaluate(
-            sets,
-            labels,
-            groups,
-            seed=config.seed,
-            ordinal=ordinal,
-            folds=config.folds,
-            draws=config.draws,
-            methods=(NearestNeighbours(settings=(config.k,)), LinearProbe()),
-            notes=notes,
-            progress=progress,
-        )
+        table = evaluate(sets, labels, groups, methods=methods, notes=notes, progress=progress, **dealing)
     table.print()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     publish_text(options.out, table.to_json())
     publish_text(options.out.with_suffix(".md"), table.to_markdown())
     if config.shots:
-        few_k = min(CURVE_K, min(config.shots) * len(set(labels)))
         with Scoring("curve") as progress:
             curve = label_efficiency(
-                sets,
-                labels,
-                groups,
-                seed=config.seed,
-                shots=config.shots,
-                repeats=config.repeats,
-                folds=config.folds,
-                draws=config.draws,
-                ordinal=ordinal,
-                methods=(NearestNeighbours(settings=(few_k,)), PROBE),
-                notes=notes,
-                progress=progress,
+                sets, labels, groups, methods=few_methods, notes=notes, progress=progress, **dealing_few
             )
         curve.print()
         file = curve_file(options.out)

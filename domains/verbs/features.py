@@ -21,6 +21,7 @@ from core.errors import BandError, ConfigError, RunFolderError
 from core.rng import key
 from core.weights import Placement
 from datasets import Manifest, whole_batches
+from datasets.assign import read_by
 from datasets.progress import Stages
 from domains.verbs.collection import collect, one_kind, say
 from domains.verbs.domain import Domain
@@ -134,18 +135,23 @@ def refuse_existing(options: Options) -> None:
 
 
 def input_of(encoder: Encoder, manifest: Manifest, size: tuple[int, ...] | None) -> Input:
-    """Give the encoder's input for these images, at another size if one is wanted.
+    """Give the encoder's input that has the bands of these images, at another size if one is wanted.
 
     Raises:
         BandError: the encoder does not read this kind of image.
-        ConfigError: `size` has another rank, or is not a multiple of the patch.
+        ConfigError: the images are of several inputs, or `size` has another rank, or is not a multiple of the patch.
     """
     ndim = int(manifest.column("ndim")[0])
-    entries = [entry for entry in encoder.contract.inputs if entry.ndim == ndim]
-    if not entries:
+    if all(entry.ndim != ndim for entry in encoder.contract.inputs):
         reads = " and ".join(f"{entry.ndim}D {entry.name}s" for entry in encoder.contract.inputs)
         raise BandError(f"{manifest.path(0)}: the image is {ndim}D, and this encoder reads {reads} only.")
-    entry = entries[0]
+    first: dict[str, tuple[Input, int]] = {}
+    for entry, rows in read_by(manifest, encoder.contract):
+        first.setdefault(entry.name, (entry, int(rows[0])))
+    if len(first) > 1:
+        seen = " and ".join(f"'{name}' ({manifest.path(row)})" for name, (_, row) in first.items())
+        raise ConfigError(f"expected images of one input of the encoder, got those of {seen}: give one kind as --data.")
+    entry, _ = next(iter(first.values()))
     if size is None:
         return entry
     if len(size) == 1:

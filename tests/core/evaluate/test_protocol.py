@@ -10,6 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_
 from core.errors import ConfigError, DataError
 from core.evaluate import LinearProbe, NearestNeighbours, Table, evaluate
 from core.evaluate.folds import assign_folds, out_of_fold
+from core.evaluate.protocol import deal
 from core.rng import key
 
 PROBE = LinearProbe(settings=(1e-3, 1e-1))
@@ -200,3 +201,20 @@ def test_progress_names_each_piece_of_work_and_how_much_is_done() -> None:
     wide = features.shape[1]
     expected = [wide, 7 * wide, 2, wide - 2, 7 * 2, 7 * (wide - 2)]
     assert np.diff(shares) / shares[1] * wide == pytest.approx(expected)
+
+
+def test_folds_and_methods_that_cannot_be_are_refused_without_any_feature() -> None:
+    _, labels, groups = cohort()
+    options = {"seed": 0, "folds": 5, "draws": 100}
+    target, group, dealt = deal(labels, groups, repeats=2, methods=(NearestNeighbours(settings=(100,)),), **options)
+    assert (target.names, len(group), len(dealt)) == (("0", "1", "2"), 160, 2)
+    fewest = 160 - max(int(np.bincount(fold).max()) for fold in dealt.values())
+    deal(labels, groups, repeats=2, methods=(NearestNeighbours(settings=(fewest,)),), **options)
+    with pytest.raises(ConfigError, match=f"at most {fewest} neighbours, as a fold leaves that many of 160 images"):
+        deal(labels, groups, repeats=2, methods=(NearestNeighbours(settings=(fewest + 1,)),), **options)
+    inner = NearestNeighbours(settings=(2, fewest))
+    with pytest.raises(ConfigError, match=r"expected at most \d\d neighbours"):
+        deal(labels, groups, methods=(inner,), **options)
+    rare = np.where(np.isin(groups, np.unique(groups)[:5]), "rare", labels.astype(str))
+    with pytest.raises(DataError, match="class 'rare' has"):
+        deal(rare, groups, methods=(LinearProbe(),), **{**options, "folds": 6})

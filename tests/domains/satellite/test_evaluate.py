@@ -68,3 +68,24 @@ def test_a_curve_needs_two_labels_per_class(satellite, scene_run, tmp_path) -> N
     outcome = satellite("evaluate", "--encoder", scene_run, "--shots", "1,5", "--out", tmp_path / "scores.json")
     assert outcome.code == 2
     assert "at least 2 labels per class" in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--folds", "20", "--k", "2"], "expected at least 20 groups of each class for 20 folds"),
+        (["--folds", "2", "--k", "500"], "neighbours, as a fold leaves that many of"),
+        (["--folds", "2", "--k", "2", "--shots", "400"], "expected a class with 400 labelled images or more"),
+    ],
+)
+def test_what_the_labels_do_not_allow_is_refused_before_an_image_is_embedded(
+    satellite, scene_run, covers, tmp_path, monkeypatch, words, sentence
+) -> None:
+    def embedded(*_: object, **__: object) -> None:
+        raise AssertionError("images were embedded")
+
+    monkeypatch.setattr("domains.verbs.evaluate.describe", embedded)
+    common = ["--encoder", scene_run, "--data", covers, "--label", "forest", "--group", "place", "--draws", "100"]
+    outcome = satellite("evaluate", *common, *words, "--out", tmp_path / "scores.json")
+    assert outcome.code == 2
+    assert sentence in outcome.sentence
