@@ -210,10 +210,10 @@ def whisker(value: float, low: float, high: float, *, axis: tuple[float, float],
 
 
 def whisker_axis(axis: tuple[float, float]) -> str:
-    """Draw the labels under a column of whiskers."""
+    """Draw the labels under a column of whiskers: the fewest round values that are at least three."""
     start, stop = axis
     labels = []
-    for value in ticks(start, stop, about=3):
+    for value in next(found for about in range(2, 99) if len(found := ticks(start, stop, about=about)) >= 3):
         share = 100 * (value - start) / (stop - start)
         anchor = "start" if share < 4 else "end" if share > 96 else "middle"
         labels.append(f'<text x="{share:.2f}%" y="13" text-anchor="{anchor}">{tick_text(value)}</text>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from core import viz
 from core.errors import ConfigError, MissingDataError, RunFolderError
 from core.evaluate.table import Difference, LabelClass, Row, Table
 from core.report import write_report
-from core.report.charts import Curve, line_chart, log_ticks, show, smooth, thin, tick_text, ticks, whisker
+from core.report.charts import Curve, line_chart, log_ticks, show, smooth, thin, tick_text, ticks, whisker, whisker_axis
 from core.report.read import read_run
 from core.report.words import headline, verdict
 
@@ -512,3 +513,11 @@ def test_options_of_a_stream_are_words_and_no_code(tmp_path: Path) -> None:
 
 def test_ticks_of_tiny_values_differ() -> None:
     assert ticks(0.0, 4e-14) == pytest.approx([0, 1e-14, 2e-14, 3e-14, 4e-14])
+
+
+@pytest.mark.parametrize("axis", [(0.08, 0.98), (0.0, 1.0), (0.32, 0.68), (-0.08, 1.08), (12.1, 12.9), (-3.0, 5.0)])
+def test_an_axis_of_whiskers_has_three_labels_at_least(axis: tuple[float, float]) -> None:
+    labels = [float(label) for label in re.findall(r">([^<>]+)</text>", whisker_axis(axis))]
+    assert 3 <= len(labels) <= 5
+    assert axis[0] <= labels[0] < labels[1] < labels[2] <= axis[1]
+    assert len({f"{b - a:.6g}" for a, b in itertools.pairwise(labels)}) == 1, "they are evenly apart"
