@@ -82,7 +82,7 @@ def train_curves(points: Sequence[Point], name: str, tone: int, *, smoothed: boo
     if not smoothed or window == 1:
         return [Curve(name, thin(points), tone)]
     return [
-        Curve("", thin(points), tone, quiet=True),
+        Curve(f"{name}, single steps".lstrip(", "), thin(points), tone, quiet=True),
         Curve(f"{name}, mean of {window}".lstrip(", "), thin(mean), tone),
     ]
 
@@ -110,7 +110,12 @@ def figure(
     chart = line_chart(curves, label=f"{heading}, over steps", log=log, from_zero=from_zero)
     if not chart and not remark:
         return ""
-    entries = "".join(f'<li style="--c:var(--t{c.tone})">{escape(c.name)}</li>' for c in curves if c.name)
+    entries = "".join(_entry(curve) for curve in curves if curve.name)
     scale = " Logarithmic axis." if log and chart else ""
     caption = f'<p class="legend">{escape((scale + remark).strip())}</p>' if scale or remark else ""
     return f'<figure><h3>{escape(heading)}</h3><ul class="legend">{entries}</ul>{chart}{caption}</figure>'
+
+
+def _entry(curve: Curve) -> str:
+    faint = ' class="faint"' if curve.quiet else ""
+    return f'<li{faint} style="--c:var(--t{curve.tone})">{escape(curve.name)}</li>'

@@ -29,7 +29,7 @@ def render_finetuned(run: Run, *, title: str, notes: Sequence[str], command: str
     """Give the whole page of a fine-tuning as text."""
     sections = [
         section("Scores on the test part", _HOW, _scores(run.scores)),
-        section("Training", "Thin line: single steps.", _training(run)),
+        section("Training", "", _training(run)),
     ]
     if run.panels is not None:
         said = "Images of the test part, from the worst to the best."

@@ -103,7 +103,7 @@ def render(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> 
         section("What ran", "", facts(run, command)),
         section(
             "Losses",
-            "Thin lines: single steps. Validation: held-out images under masks that never change.",
+            "Validation: held-out images under masks that never change.",
             losses(run),
         ),
         section("Pace", "Waiting for data is the share of a step in which the model stood still.", pace(run)),

@@ -521,3 +521,11 @@ def test_an_axis_of_whiskers_has_three_labels_at_least(axis: tuple[float, float]
     assert 3 <= len(labels) <= 5
     assert axis[0] <= labels[0] < labels[1] < labels[2] <= axis[1]
     assert len({f"{b - a:.6g}" for a, b in itertools.pairwise(labels)}) == 1, "they are evenly apart"
+
+
+@pytest.mark.parametrize(("steps", "drawn"), [(20, False), (100, True)])
+def test_single_steps_are_in_the_legend_where_they_are_drawn(tmp_path: Path, steps: int, drawn: bool) -> None:
+    html = page(make(tmp_path / "run", curve(steps)))
+    assert ('class="t1 quiet"' in html) is drawn
+    assert ('<li class="faint" style="--c:var(--t1)">train, single steps</li>' in html) is drawn
+    assert ("single steps" in text(html)) is drawn
