@@ -43,6 +43,11 @@ def show(value: float) -> str:
     return f"{value:.4g}"
 
 
+def score(value: float, form: str = "{:.3f}") -> str:
+    """Write a score as every place of a page does; one that is NaN or infinite is not defined."""
+    return form.format(value) if math.isfinite(value) else "not defined"
+
+
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     """Give round values (1, 2 or 5 times a power of ten apart) inside [low, high]."""
     if not high > low:

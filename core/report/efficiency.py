@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from core.evaluate.curve import Curve, Point, PointDifference
-from core.report.charts import HEIGHT, WIDTH, tick_text, ticks
+from core.report.charts import HEIGHT, WIDTH, score, tick_text, ticks
 from core.report.scores import interval
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 10, 42
@@ -91,7 +91,7 @@ def _line(marks: Sequence[tuple[float, float, float, float, Point]], tone: int) 
         pen = "L"
         if math.isfinite(bottom) and math.isfinite(top):
             parts.append(f'<line class="t{tone}" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom:.1f}" y2="{top:.1f}"/>')
-        tip = f"{point.features}, {point.shots} labels per class: {_number(point.value, '{:.3f}')} {interval(point, '{:.3f}')}"
+        tip = f"{point.features}, {point.shots} labels per class: {score(point.value, '{:.3f}')} {interval(point, '{:.3f}')}"
         parts.append(f'<circle class="t{tone}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(tip)}</title></circle>')
     return [f'<path class="t{tone}" d="{"".join(path)}"/>', *parts] if path else parts
 
@@ -125,13 +125,9 @@ def _gains(curve: Curve) -> str:
 
 
 def _cell(difference: PointDifference) -> str:
-    value = _number(difference.value, "{:+.3f}")
+    value = score(difference.value, "{:+.3f}")
     shown = f"<b>{value}</b>" if difference.excludes_zero else value
     return f'{shown} <span class="soft small">{interval(difference, "{:+.3f}")}</span>'
-
-
-def _number(value: float, form: str) -> str:
-    return form.format(value) if math.isfinite(value) else "not defined"
 
 
 def _in_order(points: Sequence[Point]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,15 +10,18 @@ from typing import Any
 
 from core.config import dump
 from core.evaluate.table import Row, undefined_notes
-from core.report.charts import Curve, line_chart, show, whisker
+from core.report.charts import Curve, line_chart, score, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
 from core.report.facts import lines, machine
 from core.report.html import cards, document, folded, leads, notes, section, tiles
 from core.report.panels import panels
 from core.report.read import Run, listed, number
-from core.report.scores import axis_of, line, score_table
+from core.report.scores import axis_of, decimals, line, score_table
+from core.report.words import class_name
 
+_TOLD = 4  # scores in the headline
+_ERROR = "Error"
 _HOW = (
     "The test part was scored once, with the weights of the best check on the validation part. Whiskers are 95 % "
     "intervals over groups of the test part (patients, scenes, blocks of the ground): they do not cover another training "
@@ -28,7 +32,7 @@ _HOW = (
 def render_finetuned(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> str:
     """Give the whole page of a fine-tuning as text."""
     sections = [
-        section("Scores on the test part", _HOW, _scores(run.scores)),
+        section("Scores on the test part", _HOW, _scores(run)),
         section("Training", "", _training(run)),
     ]
     if run.panels is not None:
@@ -59,13 +63,17 @@ def legend(entries: Any) -> str:
 
 def _header(run: Run, said: Sequence[str]) -> str:
     chosen = str(_part(run.config, "training").get("select", ""))
-    best = [row for row in run.scores if row.metric == chosen] or list(run.scores[:1])
-    told = [f"Test part: {row.metric} {row.value:.3f}, {_between(row)}." for row in best if math.isfinite(row.value)]
+    best = [row for row in run.scores if row.metric.partition(" of ")[0] == chosen] or list(run.scores[:1])
+    told = [
+        f"Test part: {row.metric} {score(row.value)}, {_between(row)}."
+        for row in best[:_TOLD]
+        if math.isfinite(row.value)
+    ]
     checks = [(x, y) for x, y in _checks(run, chosen) if math.isfinite(y)]
-    entries = [(f"Test {row.metric}", show(row.value), _between(row)) for row in best]
+    entries = [(f"Test {row.metric}", score(row.value), _between(row)) for row in best[:_TOLD]]
     if checks:
         step, value = max(checks, key=lambda check: check[1])
-        entries.append((f"Validation {chosen}", show(value), f"best of {len(checks)} checks, at step {step:,.0f}"))
+        entries.append((f"Validation {chosen}", score(value), f"best of {len(checks)} checks, at step {step:,.0f}"))
     if run.last_step is not None:
         mode = _part(run.config, "training").get("mode")
         entries.append(
@@ -80,34 +88,44 @@ def _header(run: Run, said: Sequence[str]) -> str:
 def _between(row: Row) -> str:
     if not (math.isfinite(row.low) and math.isfinite(row.high)):
         return "no interval"
-    return f"95 % interval {row.low:.3f} to {row.high:.3f}"
+    return f"95 % interval {score(row.low)} to {score(row.high)}"
 
 
-def _scores(rows: Sequence[Row]) -> str:
-    """Draw every score; those of single classes, such as `IoU of water`, share a table, and so do shares of 1."""
-    if not rows:
-        return '<p class="soft">No scores were written.</p>'
-    tables: dict[str, list[Row]] = {}
-    for row in rows:
-        name, of, _ = row.metric.partition(" of ")
-        share = max(abs(v) for v in (row.value, row.low, row.high) if math.isfinite(v)) <= 1 if _finite(row) else True
-        tables.setdefault(f"{name} by class" if of else "All together" if share else row.metric, []).append(row)
+def _scores(run: Run) -> str:
+    """Draw every score on the axis of those that it is comparable with."""
     drawn = []
-    for heading, found in tables.items():
-        axis = axis_of([(row.value, row.low, row.high) for row in found], None)
+    for heading, found in _tables(run).items():
+        intervals = [(row.value, row.low, row.high) for _, row in found]
+        axis = axis_of(intervals, None)
+        form = decimals(itertools.chain(*intervals)) if heading.startswith(_ERROR) else "{:.3f}"
         body = []
-        for row in found:
-            name = row.metric.partition(" of ")[2] or row.metric
+        for name, row in found:
             plot = whisker(row.value, row.low, row.high, axis=axis, mark=None, tone=1)
-            body.append(line(name, plot, row, "{:.3f}", first=False))
+            body.append(line(name, plot, row, form, first=False))
         drawn.append(score_table(escape(heading), body, axis))
-    lost = undefined_notes({row.metric: row.undefined for row in rows})
+    lost = undefined_notes({row.metric: row.undefined for row in run.scores})
     said = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in lost)
-    return f'<div class="scores">{"".join(drawn)}</div>{said}'
+    return f'<div class="scores">{"".join(drawn)}</div>{said}' if drawn else '<p class="soft">No scores were written.</p>'
 
 
-def _finite(row: Row) -> bool:
-    return any(math.isfinite(v) for v in (row.value, row.low, row.high))
+def _tables(run: Run) -> dict[str, list[tuple[str, Row]]]:
+    """Sort scores under headings, each with its name there: all shares of 1, those of each class, errors in one unit."""
+    head = run.head or {}
+    numbers, units = listed(head.get("classes")), listed(head.get("units"))
+    unit_of = dict(zip(numbers, units, strict=True)) if len(numbers) == len(units) else {}
+    tables: dict[str, list[tuple[str, Row]]] = {}
+    for row in run.scores:
+        metric, _, of = row.metric.partition(" of ")
+        if head.get("task") != "regress":
+            heading, name = (f"{metric} by class", class_name(of)) if of else ("All together", metric)
+        elif metric == "R2":
+            heading, name = "Explained share of the variance", row.metric
+        else:
+            unit = unit_of.get(of or (numbers[0] if len(numbers) == 1 else None))
+            heading = f"{_ERROR}{f' of {of}' if of else ''}, {f'in {unit}' if unit else 'in the unit of the labels'}"
+            name = metric
+        tables.setdefault(heading, []).append((name, row))
+    return tables
 
 
 def _checks(run: Run, metric: str) -> list[tuple[float, float]]:
@@ -123,11 +141,20 @@ def _training(run: Run) -> str:
     ):
         curves = train_curves(run.curve("step", "all", name), "train", 1, smoothed=name != "lr")
         figures.append(figure(heading, curves, from_zero=name == "lr"))
-    metrics = dict.fromkeys(name for event in run.validations for name in _part(event, "scores"))
-    for metric in metrics:
+    for metric in _checked(run):
         curve = Curve("validation", _checks(run, metric), 2, dots=len(run.validations) <= 40)
         figures.append(figure(f"Validation: {metric}", [curve]) if line_chart([curve], label="") else "")
     return f'<div class="charts">{"".join(figures)}</div>' if any(figures) else '<p class="soft">Not logged.</p>'
+
+
+def _checked(run: Run) -> list[str]:
+    """Name the scores of checks that apply: those that the test part has too, and the one that chose.
+
+    A check is scored by all metrics of its kind of labels, such as one for grades where the classes have no order.
+    """
+    names = dict.fromkeys(name for event in run.validations for name in _part(event, "scores"))
+    apply = {row.metric.partition(" of ")[0] for row in run.scores} | {_part(run.config, "training").get("select")}
+    return [name for name in names if name in apply] if run.scores else list(names)
 
 
 def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

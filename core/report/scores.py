@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from core.evaluate.curve import Point, PointDifference
 from core.evaluate.table import Difference, Row, Table
-from core.report.charts import whisker, whisker_axis
+from core.report.charts import score, whisker, whisker_axis
 from core.report.words import verdict
 
 Interval = tuple[float, float, float]
-Scored = Row | Difference | Point | PointDifference
 
 
 def scores(name: str, table: Table) -> str:
@@ -65,23 +64,30 @@ def _gains(table: Table, metric: str, tones: dict[str, int]) -> str:
     return score_table(f'{escape(heading)} <span class="soft">(dashed: no difference)</span>', body, axis)
 
 
-def line(name: str, plot: str, score: Row | Difference, form: str, *, first: bool) -> str:
+def line(name: str, plot: str, of: Row | Difference, form: str, *, first: bool) -> str:
     """Give a row of a `score_table`: a name, the whisker of a score, and its numbers."""
-    value = form.format(score.value) if math.isfinite(score.value) else "not defined"
     mark = " first" if first else ""
     return (
         f'<tr><td class="name{mark}">{escape(name)}</td><td class="plot">{plot}</td>'
-        f'<td class="value"><b>{value}</b> {interval(score, form)}</td></tr>'
+        f'<td class="value"><b>{score(of.value, form)}</b> {interval(of, form)}</td></tr>'
     )
 
 
-def interval(score: Scored, form: str) -> str:
+def interval(of: Row | Difference | Point | PointDifference, form: str) -> str:
     """Write the interval of a score; nothing where the score itself is not defined."""
-    if not math.isfinite(score.value):
+    if not math.isfinite(of.value):
         return ""
-    if not (math.isfinite(score.low) and math.isfinite(score.high)):
+    if not (math.isfinite(of.low) and math.isfinite(of.high)):
         return "(no interval)"
-    return f"[{form.format(score.low)}, {form.format(score.high)}]"
+    return f"[{score(of.low, form)}, {score(of.high, form)}]"
+
+
+def decimals(values: Iterable[float]) -> str:
+    """Choose how numbers of one column are written: with three decimals, or as many as show three digits of the largest."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    if largest == 0 or 0.1 <= largest < 10:
+        return "{:.3f}"
+    return f"{{:,.{min(12, max(0, 2 - math.floor(math.log10(largest))))}f}}"
 
 
 def score_table(heading: str, body: Sequence[str], axis: tuple[float, float]) -> str:

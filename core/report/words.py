@@ -74,3 +74,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def class_name(name: str) -> str:
+    """Give a class's name as a reader meets it: `class 2` of one that is called by a number."""
+    return name if any(letter.isalpha() for letter in name) else f"class {name}"

@@ -63,7 +63,7 @@ def test_the_test_score_and_the_best_check_come_first(tmp_path: Path) -> None:
     html = page(make(tmp_path / "run"), title="Satellite, fine-tuning", command=["python", "-m", "x"])
     said = text(html)
     assert "Test part: mean IoU 0.512, 95 % interval 0.401 to 0.633." in said
-    assert "Validation mean IoU 0.5 best of 2 checks, at step 2" in said
+    assert "Validation mean IoU 0.500 best of 2 checks, at step 2" in said
     assert "Steps 4 head and encoder" in said
     assert "halfseen fine-tuning report Satellite, fine-tuning" in said
     for fact in ("encoder runs/ mine", "select mean IoU", "block 16", "head upernet", "python -m x"):
@@ -85,9 +85,55 @@ def test_scores_of_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert "0.774 [0.700, 0.800]" in text(html)
 
 
+def regression(run: Path, *numbers: str, units: tuple[str, ...] = ()) -> Path:
+    head = json.loads((run / "head.json").read_text())
+    (run / "head.json").write_text(json.dumps(head | {"task": "regress", "classes": numbers, "units": units}))
+    return run
+
+
 def test_errors_in_a_unit_do_not_share_the_axis_of_shares(tmp_path: Path) -> None:
-    html = page(make(tmp_path / "run", (("R2", 0.4, 0.1, 0.6), ("MAE", 12.0, 9.0, 15.0))))
-    assert re.findall(r"<h3>([^<]*)</h3><table>", html) == ["All together", "MAE"]
+    scores = (("R2", 0.4, 0.1, 0.6), ("MAE", 0.0123, 0.009, 0.0151), ("RMSE", 0.02, 0.01, 0.03))
+    html = page(regression(make(tmp_path / "run", scores), "moisture", units=("m3/m3",)))
+    assert re.findall(r"<h3>([^<]*)</h3><table>", html) == ["Explained share of the variance", "Error, in m3/m3"]
+    assert "MAE 0.0123 [0.0090, 0.0151] RMSE 0.0200 [0.0100, 0.0300]" in text(html)
+    assert "R2 0.400 [0.100, 0.600]" in text(html)
+
+
+def test_each_number_has_its_errors_in_its_own_unit(tmp_path: Path) -> None:
+    scores = (("R2 of height", 0.4, 0.1, 0.6), ("MAE of height", 12.0, 9.0, 1500.0), ("MAE of cover", 0.2, 0.1, 0.3))
+    html = page(regression(make(tmp_path / "run", scores), "height", "cover", units=("m", "")))
+    assert re.findall(r"<h3>([^<]*)</h3><table>", html)[1:] == [
+        "Error of height, in m",
+        "Error of cover, in the unit of the labels",
+    ]
+    assert "MAE 12 [9, 1,500]" in text(html)
+
+
+def test_a_score_is_written_alike_wherever_it_stands(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", (("mean IoU", 0.72986, 0.40001, 0.8),))
+    said = text(page(run))
+    assert "Test part: mean IoU 0.730, 95 % interval 0.400 to 0.800." in said
+    assert "Test mean IoU 0.730 95 % interval 0.400 to 0.800" in said
+    assert "mean IoU 0.730 [0.400, 0.800]" in said
+    assert "0.7299" not in said
+
+
+def test_checks_are_drawn_by_the_scores_that_apply(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", (("balanced accuracy", 0.5, 0.4, 0.6), ("AUROC", 0.7, 0.6, 0.8)))
+    (run / "config.yaml").write_text("training: {mode: linear, select: AUROC}\n")
+    found = {"balanced accuracy": 0.4, "AUROC": 0.6, "quadratic kappa": 0.1}
+    events = [{"event": "validation", "step": step, "scores": found} for step in (2, 4)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert re.findall(r"Validation: ([^<]*)</h3>", page(run)) == ["balanced accuracy", "AUROC"]
+    (run / "config.yaml").write_text("training: {mode: linear, select: quadratic kappa}\n")
+    assert "Validation: quadratic kappa" in page(run), "it chose the weights"
+    (run / "scores.json").unlink()
+    assert len(re.findall("<h3>Validation: ", page(run))) == 3, "nothing says which apply"
+
+
+def test_classes_that_are_called_by_numbers_are_called_classes(tmp_path: Path) -> None:
+    html = page(make(tmp_path / "run", (("IoU of 2", 0.5, 0.4, 0.6), ("IoU of 10 m road", 0.5, 0.4, 0.6))))
+    assert re.findall(r'class="name">([^<]+)<', html) == ["class 2", "10 m road"]
 
 
 def test_an_undefined_score_is_said(tmp_path: Path) -> None:
