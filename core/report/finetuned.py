@@ -14,7 +14,7 @@ from core.report.charts import Curve, line_chart, score, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
 from core.report.facts import lines, machine
-from core.report.html import cards, document, folded, leads, notes, section, tiles
+from core.report.html import cards, document, folded, leads, notes, section, tiles, warnings
 from core.report.panels import panels
 from core.report.read import Run, listed, number
 from core.report.scores import axis_of, decimals, line, score_table
@@ -29,7 +29,7 @@ _HOW = (
 )
 
 
-def render_finetuned(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> str:
+def render_finetuned(run: Run, *, title: str, notes: Sequence[str], warnings: Sequence[str], command: str) -> str:
     """Give the whole page of a fine-tuning as text."""
     sections = [
         section("Scores on the test part", _HOW, _scores(run)),
@@ -47,7 +47,7 @@ def render_finetuned(run: Run, *, title: str, notes: Sequence[str], command: str
     return document(
         title=title,
         kicker="halfseen fine-tuning report",
-        header=_header(run, notes),
+        header=_header(run, notes, warnings),
         sections=sections,
         footer=f"Made from the run folder {run.path.resolve().name}.",
     )
@@ -61,7 +61,7 @@ def legend(entries: Any) -> str:
     return f'<p class="swatches plain">{"".join(cells)}</p>' if cells else ""
 
 
-def _header(run: Run, said: Sequence[str]) -> str:
+def _header(run: Run, said: Sequence[str], warned: Sequence[str]) -> str:
     chosen = str(_part(run.config, "training").get("select", ""))
     best = [row for row in run.scores if row.metric.partition(" of ")[0] == chosen] or list(run.scores[:1])
     told = [
@@ -82,7 +82,8 @@ def _header(run: Run, said: Sequence[str]) -> str:
     classes = (run.head or {}).get("classes") or []
     if len(classes) > 1:
         entries.append(("Classes", str(len(classes)), ""))
-    return leads(told or ["The test part has no defined score."]) + notes((*said, *run.problems)) + tiles(entries)
+    lead = leads(told or ["The test part has no defined score."])
+    return lead + notes(said) + warnings((*warned, *run.problems)) + tiles(entries)
 
 
 def _between(row: Row) -> str:

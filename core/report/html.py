@@ -48,8 +48,13 @@ def leads(sentences: Iterable[str]) -> str:
 
 
 def notes(sentences: Iterable[str]) -> str:
-    """Give what a reader has to know before anything else."""
+    """Give facts that belong to the headline."""
     return "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in sentences)
+
+
+def warnings(sentences: Iterable[str]) -> str:
+    """Give what a reader has to know before believing the rest."""
+    return "".join(f'<p class="warning"><b>Caution:</b> {escape(sentence)}</p>' for sentence in sentences)
 
 
 def tiles(entries: Iterable[tuple[str, str, str]]) -> str:

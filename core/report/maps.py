@@ -12,7 +12,7 @@ import numpy as np
 
 from core.checkpoint import publish_text
 from core.report.charts import show
-from core.report.html import Fact, cards, document, figure, leads, notes, picture, section, tiles, webp
+from core.report.html import Fact, cards, document, figure, leads, notes, picture, section, tiles, warnings, webp
 from core.report.words import duration
 from core.viz import Pixels, ramp
 
@@ -59,7 +59,8 @@ class Sheet:
         covers: classes that occur.
         numbers: of a map of numbers.
         pictures: caption and source of each, as `shown` gives them.
-        warnings: what a reader has to know.
+        notes: facts on how it was counted or drawn.
+        warnings: what a reader has to know first.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Sheet:
     covers: tuple[Cover, ...] = ()
     numbers: tuple[Numbers, ...] = ()
     pictures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -128,7 +130,8 @@ def write_maps(
         title=title,
         kicker=kicker,
         header=leads([lead if total.covers else f"{lead.rpartition(':')[0]}."])
-        + notes(_warnings(sheets))
+        + notes(_once(sheets, [sheet.notes for sheet in sheets]))
+        + warnings(_once(sheets, [sheet.warnings for sheet in sheets]))
         + tiles(entries),
         sections=parts,
         footer="Made beside the maps that it shows.",
@@ -167,13 +170,13 @@ def _together(sheets: Sequence[Sheet]) -> Sheet:
     )
 
 
-def _warnings(sheets: Sequence[Sheet]) -> list[str]:
-    """Say each warning once, with the scenes that it is of."""
+def _once(sheets: Sequence[Sheet], said: Sequence[Sequence[str]]) -> list[str]:
+    """Say each sentence once, with the scenes that it is said of."""
     found: dict[str, list[str]] = {}
-    for sheet in sheets:
-        for warning in sheet.warnings:
-            found.setdefault(warning, []).append(sheet.name)
-    return [f"{_names(names, len(sheets))}: {warning}" for warning, names in found.items()]
+    for sheet, sentences in zip(sheets, said, strict=True):
+        for sentence in sentences:
+            found.setdefault(sentence, []).append(sheet.name)
+    return [f"{_names(names, len(sheets))}: {sentence}" for sentence, names in found.items()]
 
 
 def _names(names: Sequence[str], of: int) -> str:

@@ -20,7 +20,8 @@ from core.report.evaluations import evaluations
 from core.report.facts import facts
 from core.report.finetuned import render_finetuned
 from core.report.html import document, figure, folded, leads, picture, png, section, tiles
-from core.report.html import notes as warned
+from core.report.html import notes as noted
+from core.report.html import warnings as warned
 from core.report.panels import panels
 from core.report.read import Run, listed, number, read_run
 from core.report.words import duration, headline, progress
@@ -53,6 +54,7 @@ def write_report(
     *,
     title: str | None = None,
     notes: Sequence[str] | None = None,
+    warnings: Sequence[str] | None = None,
     command: str | Sequence[str] | None = None,
 ) -> Path:
     """Write `report.html` of a run folder, at any time: during the run, after a resume, after an evaluation.
@@ -62,7 +64,8 @@ def write_report(
     Args:
         run: the run folder; it must hold a `config.yaml`, everything else may be missing.
         title: domain and preset, such as `Retina, preset tiny`; at first the folder's name.
-        notes: sentences shown on top, such as that the images are synthetic; at first none.
+        notes: facts shown on top, such as how many images there are; at first none.
+        warnings: what a reader has to know first, such as that the images are synthetic; at first none.
         command: the command line that repeats the run, as text or as its words.
 
     Raises:
@@ -73,13 +76,14 @@ def write_report(
     kept = run / "figures" / "report.json"
     read, said = read_run(run), _said(kept)
     words = command if command is None or isinstance(command, str) else shlex.join(command)
-    told = {
+    told: dict[str, Any] = {
         "title": title if title is not None else str(said.get("title") or run.resolve().name),
-        "notes": list(notes) if notes is not None else [str(note) for note in listed(said.get("notes"))],
+        "notes": _kept(said, "notes") if notes is None else list(notes),
+        "warnings": _kept(said, "warnings") if warnings is None else list(warnings),
         "command": words if words is not None else str(said.get("command") or ""),
     }
     draw = render if read.head is None else render_finetuned
-    page = draw(read, title=str(told["title"]), notes=list(told["notes"]), command=str(told["command"]))
+    page = draw(read, **told)
     try:
         kept.parent.mkdir(exist_ok=True)
     except OSError as error:
@@ -97,7 +101,11 @@ def _said(path: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def render(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> str:
+def _kept(said: Mapping[str, Any], name: str) -> list[str]:
+    return [str(sentence) for sentence in listed(said.get(name))]
+
+
+def render(run: Run, *, title: str, notes: Sequence[str], warnings: Sequence[str], command: str) -> str:
     """Give the whole page of a pretraining as text."""
     sections = [
         section("What ran", "", facts(run, command)),
@@ -116,7 +124,7 @@ def render(run: Run, *, title: str, notes: Sequence[str], command: str = "") -> 
         section("How to read this", "", _how(run)),
         section("Full configuration", "", folded("config.yaml", dump(run.config))),
     ]
-    header = leads(headline(run)) + f"<p>{escape(progress(run))}</p>" + warned((*notes, *run.problems)) + _tiles(run)
+    header = leads(headline(run)) + noted([progress(run), *notes]) + warned((*warnings, *run.problems)) + _tiles(run)
     footer = f"Made from the run folder {run.path.resolve().name}."
     return document(title=title, kicker="halfseen pretraining report", header=header, sections=sections, footer=footer)
 

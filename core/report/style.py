@@ -30,15 +30,15 @@ h2{font-size:1.3rem;line-height:1.25;margin:0 0 .2rem;letter-spacing:-.01em}
 h3{font-size:1rem;line-height:1.3;margin:0 0 .35rem}
 section{margin-top:3rem}
 section>p{max-width:46rem}
-.soft,.lead~p:not(.lead,.note){color:var(--soft)}
+.soft,.lead~p:not(.lead,.warning){color:var(--soft)}
 .small{font-size:.9rem}
 h3.apart{margin-top:1.8rem}.cards+.apart{margin-top:0}
 h3 .soft{font-weight:400}
 .kicker{color:var(--soft);font-size:.9rem;margin-bottom:.3rem}
 .lead+.lead{margin-top:.1rem}
 .lead{font-size:clamp(1.1rem,1rem + .5vw,1.4rem);line-height:1.4;margin-top:.7rem;max-width:62rem}
-.note{background:var(--warn);border-left:4px solid var(--edge);padding:.5rem .8rem;margin-top:.8rem;max-width:52rem;
-  overflow-wrap:anywhere}
+.note,.warning{max-width:52rem;overflow-wrap:anywhere}
+.warning{background:var(--warn);border-left:4px solid var(--edge);padding:.5rem .8rem;margin-top:.8rem}
 .tiles{display:flex;flex-wrap:wrap;gap:1px;margin-top:1.5rem;background:var(--line);border:1px solid var(--line)}
 .tiles div{flex:1 1 9.5rem;background:var(--ground);padding:.7rem .9rem}
 .tiles dt{color:var(--soft);font-size:.85rem}

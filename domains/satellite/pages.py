@@ -90,7 +90,7 @@ def sheet_of_map(
             over = classes_over(scene[0], codes, chosen, strength=_STRENGTH)
             layers = [("Classes", flat, codes >= 0), ("Classes over the scene", over, codes >= 0)]
     pictures = () if scene is None else _drawn([("Scene", *scene), *layers], image)
-    warnings = _warnings(image, windows, measured)
+    warnings = _warnings(image, measured)
     if len(covers) == 1 and len(model.classes) > 1:
         warnings += (
             f"every pixel is '{covers[0].name}', one of {len(model.classes)} classes: look at the model's scores.",
@@ -102,6 +102,7 @@ def sheet_of_map(
         covers=covers,
         numbers=numbers,
         pictures=pictures,
+        notes=_notes(image),
         warnings=warnings,
     )
 
@@ -138,8 +139,14 @@ def sheet_of_tokens(
     if pictured:
         rgb, known = np.moveaxis(found[:3], 0, -1), found[3] > 0
         pictures = _drawn([("Scene", *scene_picture(image, entry, lattice)), ("Tokens", rgb, known)], image)
-    warnings = (*_warnings(image, windows, measured), *([undrawn] if undrawn else []))
-    return Sheet(**_facts(image, windows), measured=measured, seconds=seconds, pictures=pictures, warnings=warnings)
+    return Sheet(
+        **_facts(image, windows),
+        measured=measured,
+        seconds=seconds,
+        pictures=pictures,
+        notes=(*_notes(image), *([undrawn] if undrawn else [])),
+        warnings=_warnings(image, measured),
+    )
 
 
 def write_page(
@@ -203,15 +210,17 @@ def _facts(image: LazyImage, windows: Windows) -> dict[str, Any]:
     return {"name": image.path.name, "said": f"{said}.", "pixels": y * x, "pixel_km2": area}
 
 
-def _warnings(image: LazyImage, windows: Windows, measured: int) -> tuple[str, ...]:
-    found = [flag.text for flag in image.flags]
+def _notes(image: LazyImage) -> tuple[str, ...]:
     if image.spacing.unit != "m":
-        found.append("the size of its pixels is not known, so areas are told in pixels.")
-    elif image.georeference is not None and _is_geographic(image.georeference.crs):
-        found.append("it is in degrees: areas are those of a pixel in its middle times their number.")
-    if measured < image.size[0] * image.size[1] / 2:
-        found.append("less than half of it is measured.")
-    return tuple(found)
+        return ("the size of its pixels is not known, so areas are told in pixels.",)
+    if image.georeference is not None and _is_geographic(image.georeference.crs):
+        return ("it is in degrees: areas are those of a pixel in its middle times their number.",)
+    return ()
+
+
+def _warnings(image: LazyImage, measured: int) -> tuple[str, ...]:
+    sparse = measured < image.size[0] * image.size[1] / 2
+    return (*(flag.text for flag in image.flags), *(["less than half of it is measured."] if sparse else []))
 
 
 def _is_geographic(crs: str) -> bool:

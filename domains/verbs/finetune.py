@@ -160,8 +160,8 @@ def tell(domain: Domain, options: Options, images: Images, rows: Sequence[Pictur
         save_rows(options.out / "figures", rows, legend=legend)
     title = f"{domain.title}, fine-tuning" + (f" by preset {options.preset}" if options.preset else "")
     drawn = "Images and labels are drawn, to try things out: the scores say nothing of real ones."
-    notes, command = [] if images.data else [drawn], ["python", *sys.orig_argv[1:]]
-    say(f"report: {write_report(options.out, title=title, notes=notes, command=command)}")
+    warnings, command = [] if images.data else [drawn], ["python", *sys.orig_argv[1:]]
+    say(f"report: {write_report(options.out, title=title, warnings=warnings, command=command)}")
 
 
 def image_scores(targets: Targets, found: Examined, *, ordinal: bool, **options: Any) -> list[Row]:

@@ -144,4 +144,11 @@ def _report(domain: Domain, options: Options, config: Pretrain, pictures: list[P
     if pictures:
         save_panels(options.out / "figures", pictures, contract=config.recipe.encoder.contract, step=config.steps)
     title = f"{domain.title}, preset {options.preset}" if options.preset else domain.title
-    write_report(options.out, title=title, notes=[what], command=["python", *sys.orig_argv[1:]])
+    drawn = "" if config.data.paths else domain.samples.announcement
+    write_report(
+        options.out,
+        title=title,
+        notes=[f"{what.removeprefix(drawn).strip()}."],
+        warnings=[drawn] if drawn else [],
+        command=["python", *sys.orig_argv[1:]],
+    )

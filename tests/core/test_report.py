@@ -381,7 +381,7 @@ def test_strings_from_outside_stay_text(tmp_path: Path) -> None:
     column = {"heading": nasty, "file": "../../secret.png", "width": nasty, "height": None}
     panels = {"rows": [{"input": nasty, "shown": [nasty], "columns": [column]}]}
     (run / "figures/panels.json").write_text(json.dumps(panels))
-    html = page(run, title=nasty, notes=[nasty], command=nasty)
+    html = page(run, title=nasty, notes=[nasty], warnings=[nasty], command=nasty)
     seen = watch(html)
     assert "img" not in seen.tags
     assert seen.mistakes == []
@@ -425,6 +425,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         write_report(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_facts_look_unlike_warnings(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [*curve(), None])  # type: ignore[list-item]
+    html = page(run, notes=["64 scenes in 64 groups."], warnings=["The images are drawn."])
+    assert '<p class="note">64 scenes in 64 groups.</p>' in html
+    assert '<p class="warning"><b>Caution:</b> The images are drawn.</p>' in html
+    assert '<p class="warning"><b>Caution:</b> metrics.jsonl: 1 line(s) could not be read' in html
+    again = page(run)
+    assert again == html, "a later report keeps both"
 
 
 def test_a_later_report_keeps_title_notes_and_command(tmp_path: Path) -> None:

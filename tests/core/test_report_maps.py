@@ -41,6 +41,7 @@ def test_strings_from_outside_stay_text(tmp_path: Path) -> None:
         said=NASTY,
         covers=(Cover(name=NASTY, colour=(1, 2, 3), pixels=40),),
         numbers=numbers,
+        notes=(NASTY,),
         warnings=(NASTY,),
     )
     facts = [(NASTY, [(NASTY, NASTY)])]
