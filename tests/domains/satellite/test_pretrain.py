@@ -10,10 +10,13 @@ import torch
 
 import core
 from core.batch import Batch
+from core.cli import Options
 from core.maskers.base import Masker
 from core.rng import SampleRng
 from datasets import Manifest
-from domains.satellite.pretrain import PRESETS, fgmae_s1, fgmae_s2, satmae, satvision_base
+from domains.satellite.collection import SATELLITE
+from domains.satellite.pretrain import PRESETS, fgmae_s1, fgmae_s2, satmae, satvision_base, tiny
+from domains.verbs.pretrain import _report
 from tests.domains.satellite.writing import SMALL, geotiff, noise
 
 
@@ -107,7 +110,19 @@ def test_a_run_on_drawn_scenes_is_complete(scene_run: Path, scenes: Path) -> Non
     assert entry.spacing == pytest.approx(manifest.column("spacing")[0], rel=1e-2)
     panels = json.loads((scene_run / "figures" / "panels.json").read_text())["rows"]
     assert {row["input"] for row in panels} == {"scene"}
-    assert "Satellite, preset tiny" in (scene_run / "report.html").read_text()
+    page = (scene_run / "report.html").read_text()
+    assert "Satellite, preset tiny" in page
+    assert f'<p class="note">{len(manifest)} scenes in 6 groups.</p>' in page
+    assert "Caution" not in page
+
+
+def test_drawn_images_are_warned_of_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("steps: 1\n")
+    what = f"{SATELLITE.samples.announcement} 9 scenes in 3 groups"
+    _report(SATELLITE, Options(out=tmp_path), tiny(), [], what)
+    page = (tmp_path / "report.html").read_text()
+    assert f'<p class="warning"><b>Caution:</b> {SATELLITE.samples.announcement}</p>' in page
+    assert '<p class="note">9 scenes in 3 groups.</p>' in page
 
 
 @pytest.mark.slow
