@@ -14,8 +14,8 @@ from core.report.charts import Curve, line_chart, score, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
 from core.report.facts import lines, machine
-from core.report.html import cards, document, folded, leads, notes, section, tiles, warnings
-from core.report.panels import panels
+from core.report.html import cards, document, folded, leads, legend, notes, section, tiles, warnings
+from core.report.panels import panels, with_nodata
 from core.report.read import Run, listed, number
 from core.report.scores import axis_of, decimals, line, score_table
 from core.report.words import class_name
@@ -37,7 +37,7 @@ def render_finetuned(run: Run, *, title: str, notes: Sequence[str], warnings: Se
     ]
     if run.panels is not None:
         said = "Images of the test part, from the worst to the best."
-        sections.append(section("Held-out images", said, legend(run.panels.get("legend")) + panels(run)))
+        sections.append(section("Held-out images", said, _colours(run.panels) + panels(run)))
     if run.tables or run.curves:
         sections.append(section("What the features are worth", "", evaluations(run)))
     sections += [
@@ -53,12 +53,10 @@ def render_finetuned(run: Run, *, title: str, notes: Sequence[str], warnings: Se
     )
 
 
-def legend(entries: Any) -> str:
-    """Give names with their colours, as `panels.json` has them: [[name, [red, green, blue]], ...]."""
-    cells = []
-    for name, (red, green, blue) in listed(entries):
-        cells.append(f'<span style="--c:rgb({red},{green},{blue})">{escape(str(name))}</span>')
-    return f'<p class="swatches plain">{"".join(cells)}</p>' if cells else ""
+def _colours(panels: Mapping[str, Any]) -> str:
+    """Give names with their colours, as `panels.json` has them: [[name, [red, green, blue]], ...]; and the missing data."""
+    colours = [(class_name(str(name)), (red, green, blue)) for name, (red, green, blue) in listed(panels.get("legend"))]
+    return legend(colours, [("nodata", "no data")] if with_nodata(panels) else [])
 
 
 def _header(run: Run, said: Sequence[str], warned: Sequence[str]) -> str:

@@ -84,6 +84,13 @@ def folded(summary: str, text: str) -> str:
     return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 
 
+def legend(colours: Iterable[tuple[str, tuple[int, int, int]]], patterns: Iterable[tuple[str, str]] = ()) -> str:
+    """Give what areas of pictures mean: names with their colours; and `hidden`, `tint` or `nodata`, as `core.viz` draws them."""
+    cells = [f'<span style="--c:rgb({r},{g},{b})">{escape(name)}</span>' for name, (r, g, b) in colours]
+    cells += [f'<span class="{pattern}">{escape(name)}</span>' for pattern, name in patterns]
+    return f'<p class="swatches">{"".join(cells)}</p>' if cells else ""
+
+
 def figure(caption: str, body: str) -> str:
     """Give a picture, or what stands in its place, under its caption."""
     return f"<figure><figcaption>{escape(caption)}</figcaption>{body}</figure>"

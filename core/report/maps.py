@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,21 @@ import numpy as np
 
 from core.checkpoint import publish_text
 from core.report.charts import show
-from core.report.html import Fact, cards, document, figure, leads, notes, picture, section, tiles, warnings, webp
-from core.report.words import duration
+from core.report.html import (
+    Fact,
+    cards,
+    document,
+    figure,
+    leads,
+    legend,
+    notes,
+    picture,
+    section,
+    tiles,
+    warnings,
+    webp,
+)
+from core.report.words import class_name, duration
 from core.viz import Pixels, ramp
 
 PICTURED = 24
@@ -22,6 +36,7 @@ PICTURED = 24
 Colour = tuple[int, int, int]
 
 _STOPS = np.linspace(0, 1, 9)
+_TOLD = 3  # classes in the headline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +136,8 @@ def write_maps(
         said = "A place that several scenes show is counted in each of them."
         parts.append(section("All scenes together", said, _covers(total)))
     drawn = "".join(_sheet(sheet, alone=len(sheets) == 1) for sheet in sheets[:PICTURED])
+    if any(sheet.pictures and sheet.measured < sheet.pixels for sheet in sheets[:PICTURED]):
+        drawn = legend((), [("nodata", "not measured")]) + drawn
     parts.append(section("Scenes" if len(sheets) > 1 else sheets[0].name, first, drawn))
     parts.append(section("What ran", "", cards(facts, shlex.join(command))))
     if reading:
@@ -198,37 +215,54 @@ def _sheet(sheet: Sheet, *, alone: bool) -> str:
 def _covers(sheet: Sheet) -> str:
     """Tabulate classes, the largest first: what they cover, and their share of what is measured."""
     unit = "pixels" if sheet.pixel_km2 is None else "km²"
+    covers = sorted(sheet.covers, key=lambda cover: -cover.pixels)
+    areas = _column([cover.pixels for cover in covers], sheet.pixel_km2)
     rows = []
-    for cover in sorted(sheet.covers, key=lambda cover: -cover.pixels):
+    for cover, area in zip(covers, areas, strict=True):
         share = cover.pixels / sheet.measured if sheet.measured else 0.0
         colour = f"rgb({','.join(map(str, cover.colour))})"
-        area = _area(cover.pixels, sheet.pixel_km2).rpartition(" ")[0]
         rows.append(
-            f'<tr style="--c:{colour}"><th scope="row">{escape(cover.name)}</th><td>{area}</td>'
-            f'<td>{_percent(share)}</td><td class="bar"><i style="width:{100 * share:.2f}%"></i></td></tr>'
+            f'<tr style="--c:{colour}"><th scope="row">{escape(class_name(cover.name))}</th><td>{escape(area)}</td>'
+            f'<td>{escape(_percent(share))}</td><td class="bar"><i style="width:{100 * share:.2f}%"></i></td></tr>'
         )
-    head = f'<tr><th>class</th><td>{unit}</td><td>share</td><td class="bar"></td></tr>'
-    return f'<table class="covers"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    return _table(["class", unit, "share", ""], rows)
+
+
+def _column(pixels: Sequence[int], pixel_km2: float | None) -> list[str]:
+    """Write areas one below the other: as many decimals for all as show four digits of the largest."""
+    if pixel_km2 is None:
+        return [f"{count:,}" for count in pixels]
+    areas = [count * pixel_km2 for count in pixels]
+    largest = max(areas, default=0.0)
+    places = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
+    least = 10.0**-places
+    return [f"{area:,.{places}f}" if area == 0 or area >= least / 2 else f"< {least:.{places}f}" for area in areas]
 
 
 def _numbers(found: Sequence[Numbers]) -> str:
     stops = ",".join(f"rgb({r},{g},{b})" for r, g, b in ramp(_STOPS).tolist())
-    rows = "".join(
+    rows = [
         f'<tr><th scope="row">{escape(n.name)}{f" [{escape(n.unit)}]" if n.unit else ""}</th><td>{show(n.low)}</td>'
         f'<td class="bar"><i style="width:100%;background:linear-gradient(90deg,{stops})"></i></td>'
         f"<td>{show(n.high)}</td><td>{show(n.median)}</td><td>{show(n.mean)}</td></tr>"
         for n in found
-    )
-    head = '<tr><th>number</th><td>1 %</td><td class="bar"></td><td>99 %</td><td>median</td><td>mean</td></tr>'
-    return f'<table class="covers"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    ]
+    return _table(["number", "1 %", "", "99 %", "median", "mean"], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    """Give rows under their heads; a column without one is of bars."""
+    cells = "".join(f'<th scope="col">{escape(head)}</th>' if head else '<td class="bar"></td>' for head in heads)
+    return f'<table class="covers"><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _largest(sheet: Sheet) -> str:
     best = sorted(sheet.covers, key=lambda cover: -cover.pixels)
-    said = [f"{cover.name} {_share(cover.pixels, sheet.measured)}" for cover in best[:3]]
-    rest = sum(cover.pixels for cover in best[3:])
+    said = [f"{_share(cover.pixels, sheet.measured)} {class_name(cover.name)}" for cover in best[:_TOLD]]
+    rest = best[_TOLD:]
     if rest:
-        said.append(f"{len(best) - 3} other {_share(rest, sheet.measured)}")
+        others = "in another class" if len(rest) == 1 else f"in {len(rest)} other classes"
+        said.append(f"{_share(sum(cover.pixels for cover in rest), sheet.measured)} {others}")
     return ", ".join(said) + "."
 
 

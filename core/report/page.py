@@ -19,17 +19,17 @@ from core.report.curves import losses, pace, waits
 from core.report.evaluations import evaluations
 from core.report.facts import facts
 from core.report.finetuned import render_finetuned
-from core.report.html import document, figure, folded, leads, picture, png, section, tiles
+from core.report.html import document, figure, folded, leads, legend, picture, png, section, tiles
 from core.report.html import notes as noted
 from core.report.html import warnings as warned
-from core.report.panels import panels
+from core.report.panels import panels, with_nodata
 from core.report.read import Run, listed, number, read_run
 from core.report.words import duration, headline, progress
 
-_SWATCHES = (
-    '<p class="swatches"><span class="hidden">hidden from the encoder</span>'
-    '<span class="tint">hidden, as overlay</span>'
-    '<span class="nodata">no data, or a rim with too little of it</span></p>'
+_PATTERNS = (
+    ("hidden", "hidden from the encoder"),
+    ("tint", "hidden, as overlay"),
+    ("nodata", "no data, or a rim with too little of it"),
 )
 
 _OF_RECONSTRUCTIONS = (
@@ -118,7 +118,7 @@ def render(run: Run, *, title: str, notes: Sequence[str], warnings: Sequence[str
         section(
             "Reconstructions" if _predicted(run) else "What was hidden",
             _panels_say(run),
-            (_SWATCHES + panels(run) if run.panels else panels(run)) + _more(run),
+            _swatches(run) + panels(run) + _more(run),
         ),
         section("What the features are worth", "", evaluations(run)),
         section("How to read this", "", _how(run)),
@@ -161,6 +161,12 @@ def _panels_say(run: Run) -> str:
     if isinstance(recipe, Mapping) and "views" in recipe:
         said += " Each image is shown as the first of its two views, with its crop and its colours."
     return said
+
+
+def _swatches(run: Run) -> str:
+    if not (run.panels or {}).get("rows"):
+        return ""
+    return legend((), _PATTERNS if with_nodata(run.panels or {}) else _PATTERNS[:-1])
 
 
 def _predicted(run: Run) -> bool:

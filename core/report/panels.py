@@ -33,6 +33,11 @@ def panels(run: Run) -> str:
     return "".join(parts)
 
 
+def with_nodata(index: Mapping[str, Any]) -> bool:
+    """Tell whether a picture of the index `panels.json` has an area without data; one that does not say so may have."""
+    return any(row.get("nodata", True) for row in index["rows"])
+
+
 def _shown(row: Mapping[str, Any]) -> str:
     bands, kind = ", ".join(str(band) for band in row.get("shown") or []), str(row.get("colours") or "")
     planes = " Three slices through the middle: across z (top left), across y (below), across x (right)."

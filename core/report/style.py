@@ -82,13 +82,14 @@ figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3re
   .panel+.panel{margin-top:1.2rem}.panel+.panel figcaption{display:none}.panel figure{align-self:end}}
 .swatches{display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;font-size:.85rem;color:var(--soft);margin-top:.6rem}
 .swatches span::before{content:"";display:inline-block;width:1.4rem;height:1rem;margin-right:.4rem;
-  vertical-align:-.15rem}
+  vertical-align:-.15rem;outline:1px solid var(--line);outline-offset:-1px}
+.swatches [style]::before{background:var(--c)}
 .hidden::before{background:repeating-linear-gradient(-45deg,#707078 0 2px,#8e8e94 2px 6px)}
 .tint::before{background:rgb(86,180,233)}
 .nodata::before{
   background:radial-gradient(circle at 1px 1px,rgba(128,128,128,.6) 1px,rgba(128,128,128,.16) 1px) 0 0/5px 5px}
-.swatches.plain span::before{background:var(--c)}
 .coarse{image-rendering:pixelated}
+.panel img,.pictures img{outline:1px solid var(--line);outline-offset:-1px}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem;margin:.6rem 0 0;
   max-width:84rem}
 .pictures img{display:block;width:100%;max-width:40rem;height:auto}
@@ -96,7 +97,7 @@ article+article{margin-top:2.6rem}
 .covers{max-width:46rem;margin-top:.9rem}
 .covers th,.covers td{padding:.28rem 1rem .28rem 0;border-top:1px solid var(--line);text-align:right}
 .covers thead th,.covers thead td{color:var(--soft);border-top:0;font-size:.85rem}
-.covers th{text-align:left;overflow-wrap:anywhere}
+.covers th[scope=row],.covers th:first-child{text-align:left;overflow-wrap:anywhere}
 .covers tbody tr[style] th::before{content:"";display:inline-block;width:.9rem;height:.9rem;margin-right:.6rem;
   vertical-align:-.1rem;background:var(--c)}
 .covers td{white-space:nowrap}.covers .bar{width:34%;padding-right:0}

@@ -18,7 +18,17 @@ from core.viz.colour import (
     to_rgb,
     token_pca,
 )
-from core.viz.layers import HIDDEN_TINT, classes_over, clear_nodata, faded, hatch, mask_overlay, save_png, to_voxels
+from core.viz.layers import (
+    HIDDEN_TINT,
+    classes_over,
+    clear_nodata,
+    faded,
+    has_nodata,
+    hatch,
+    mask_overlay,
+    save_png,
+    to_voxels,
+)
 from core.viz.panels import Column, Row, central_slices, panels, save_panels, save_rows
 
 __all__ = [
@@ -34,6 +44,7 @@ __all__ = [
     "colours",
     "faded",
     "further_colours",
+    "has_nodata",
     "hatch",
     "mask_overlay",
     "natural",

@@ -39,6 +39,11 @@ def clear_nodata(rgb: Pixels, valid: NDArray[np.bool_]) -> Pixels:
     return np.where(valid[..., None], opaque, wash)
 
 
+def has_nodata(pixels: Pixels) -> bool:
+    """Tell whether `clear_nodata` found missing areas in a picture; what lies between slices is clear and is none."""
+    return pixels.shape[-1] == 4 and bool(np.isin(pixels[..., 3], _NODATA[:, 3]).any())
+
+
 def to_voxels(mask: Tensor, patch: tuple[int, ...]) -> Tensor:
     """Spread a mask over tokens to the voxels of their patches: (*tokens) to (*S)."""
     for axis, size in enumerate(patch):

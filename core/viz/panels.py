@@ -23,7 +23,7 @@ from core.contract import Contract, Input, Normalisation
 from core.errors import ShapeError
 from core.pictures import Pictures
 from core.viz.colour import Colours, Pixels, Window, colours, drawn, further_colours, stretch
-from core.viz.layers import clear_nodata, hatch, mask_overlay, save_png, to_voxels
+from core.viz.layers import clear_nodata, has_nodata, hatch, mask_overlay, save_png, to_voxels
 
 _LONGEST, _SHORTEST = 640, 192  # a picture's longer side: larger arrays are averaged down, smaller ones magnified
 
@@ -216,6 +216,7 @@ def save_rows(folder: Path, rows: Sequence[Row], **about: object) -> Path:
             named.add(file)
         lines[row.input] += 1
         facts = {"shown": list(row.shown), "colours": row.colours, "volume": row.volume, "said": row.said}
+        facts["nodata"] = any(has_nodata(column.pixels) for column in row.columns)
         index.append({"input": row.input, **facts, "columns": columns})
     path = folder / "panels.json"
     publish_text(path, json.dumps({**about, "rows": index}, indent=1, ensure_ascii=False))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import viz
 from core.report import write_report
 from core.viz import Column, Row, save_rows
 from tests.core.test_report import table, text, watch
@@ -165,6 +166,10 @@ def test_held_out_images_are_shown_with_what_each_is(tmp_path: Path) -> None:
     assert 'style="--c:rgb(1,2,3)">&lt;i&gt;water<' in html
     assert said.count("Bands: red.") == 1
     assert len(watch(html).sources) == 2
+    assert "no data" not in said
+    missing = viz.clear_nodata(pixels, np.arange(24).reshape(4, 6) > 3)
+    save_rows(run / "figures", [Row("scene", ("red",), (Column("scene", "Scene", missing),))])
+    assert '<p class="swatches"><span class="nodata">no data</span></p>' in page(run)
     assert 'class="coarse" width="6" height="4"' in html
 
 

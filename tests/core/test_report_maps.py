@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def test_strings_from_outside_stay_text(tmp_path: Path) -> None:
 def test_scenes_of_other_pixels_are_added_by_their_area(tmp_path: Path) -> None:
     said = text(page(tmp_path, sheet(), sheet(name="t.tif", pixel_km2=2.0)))
     together = said.partition("All scenes together")[2]
-    assert "2 scenes, 100 km² mapped: forest 75.0 %, water 25.0 %." in said
-    assert "forest 75 75.0 % water 25 25.0 %" in together
+    assert "2 scenes, 100 km² mapped: 75.0 % forest, 25.0 % water." in said
+    assert "forest 75.00 75.0 % water 25.00 25.0 %" in together
     assert "Not measured 20.0 %" in said
     assert "Time 4 s" in said
     mixed = text(page(tmp_path, sheet(), sheet(pixel_km2=None)))
@@ -88,3 +89,37 @@ def test_a_little_is_told_from_nothing_and_nearly_all_from_all(tmp_path: Path, p
 def test_a_scene_of_which_nothing_is_measured_has_a_page(tmp_path: Path) -> None:
     said = text(page(tmp_path, sheet(measured=0, covers=(), seconds=0.0)))
     assert "1 scene, 0 km² mapped." in said
+
+
+def cover(name: str, pixels: int) -> Cover:
+    return Cover(name=name, colour=(1, 2, 3), pixels=pixels)
+
+
+def test_areas_of_one_table_have_as_many_decimals(tmp_path: Path) -> None:
+    covers = (cover("a", 17_090), cover("b", 1_250), cover("c", 2))
+    html = page(tmp_path, sheet(covers=covers, pixels=20_000, measured=18_342, pixel_km2=1e-4))
+    assert re.findall(r"</th><td>([^%]*?)</td>", html) == ["1.709", "0.125", "&lt; 0.001"]
+    large = page(tmp_path, sheet(covers=covers, pixels=20_000, measured=18_342, pixel_km2=1.0))
+    assert re.findall(r"</th><td>([^%]*?)</td>", large) == ["17,090", "1,250", "2"]
+
+
+def test_classes_that_are_called_by_numbers_are_called_classes(tmp_path: Path) -> None:
+    covers = (cover("2", 50), cover("3", 20), cover("8", 15), cover("1", 10), cover("9", 5))
+    html = page(tmp_path, sheet(covers=covers, pixels=100, measured=100))
+    assert "50 km² mapped: 50.0 % class 2, 20.0 % class 3, 15.0 % class 8, 15.0 % in 2 other classes." in text(html)
+    assert re.findall(r'scope="row">([^<]*)<', html) == ["class 2", "class 3", "class 8", "class 1", "class 9"]
+
+
+def test_columns_have_heads(tmp_path: Path) -> None:
+    numbers = (Numbers(name="height", unit="m", low=0.0, median=1.0, high=2.0, mean=1.0),)
+    html = page(tmp_path, sheet(), sheet(covers=(), numbers=numbers))
+    heads = [re.findall(r'scope="col">([^<]*)<', head) for head in re.findall("<thead>.*?</thead>", html)]
+    assert heads == [["class", "km²", "share"]] * 2 + [["number", "1 %", "99 %", "median", "mean"]]
+
+
+def test_what_is_not_measured_is_in_the_legend_where_it_is_shown(tmp_path: Path) -> None:
+    drawn = (shown("Scene", np.zeros((8, 8, 3), np.uint8), "s.tif"),)
+    swatch = '<p class="swatches"><span class="nodata">not measured</span></p>'
+    assert page(tmp_path, sheet(pictures=drawn), sheet(pictures=drawn)).count(swatch) == 1
+    assert swatch not in page(tmp_path, sheet(pictures=drawn, measured=50))
+    assert swatch not in page(tmp_path, sheet())

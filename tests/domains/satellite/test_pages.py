@@ -66,7 +66,7 @@ def test_the_page_tells_the_area_of_each_class_and_what_made_the_map(trained: Pa
     assert known == 70 * 90 - 20 * 30
     for code, name in ((1, "forest"), (2, "water"), (7, "town")):
         count = int((codes == code).sum())
-        assert f"{name} {count * 0.0009:.4g} {100 * count / known:.1f} %" in said, name
+        assert f"{name} {count * 0.0009:.3f} {100 * count / known:.1f} %" in said, name
     assert f"Not measured {100 * 600 / 6300:.1f} %" in said
     assert "70 × 90 pixels of 30 m, EPSG:32615. Not measured: 9.5 %." in said
     for fact in ("window 32 × 32 pixels", "overlap 8 × 8 pixels", "bands red, green, blue", "trained from runs/ mine"):
@@ -162,7 +162,7 @@ def test_a_page_of_a_folder_adds_its_scenes_up_and_shows_some(
             total += np.bincount(file.read(1).ravel(), minlength=256)
     said = text(out / "report.html")
     together = said.partition("All scenes together")[2].partition("Scenes")[0]
-    assert f"forest {total[1] * 0.0009:.4g} {100 * total[1] / total.sum():.1f} %" in together
+    assert f"forest {total[1] * 0.0009:.3f} {100 * total[1] / total.sum():.1f} %" in together
     assert "The first 2 of 3 scenes are shown; all are counted." in said
     assert "s1.tif" in said and "s2.tif" not in said.partition("Command to repeat")[0]
     assert len(watch((out / "report.html").read_text()).sources) == 6
