@@ -5,6 +5,7 @@ transparency, (Y X 4). No chart lives here, and nothing that knows of a run beyo
 """
 
 from core.viz.colour import (
+    NATURAL,
     Colours,
     Pixels,
     Window,
@@ -33,6 +34,7 @@ from core.viz.panels import Column, Row, central_slices, panels, save_panels, sa
 
 __all__ = [
     "HIDDEN_TINT",
+    "NATURAL",
     "Colours",
     "Column",
     "Pixels",

@@ -23,6 +23,9 @@ _REGIONS = (
     ("short-wave infrared", 3000.0),
     ("thermal", 1e5),
 )  # end in nm
+NATURAL = "each band is stretched from its own 2 to its own 98 percent, in every picture anew"
+"""What `natural` does to colours, for the reader of a page."""
+
 # Nine colours of viridis, evenly spaced (van der Walt and Smith, 2015, CC0): as bright as the number is large.
 _RAMP = np.array(
     [
@@ -167,7 +170,7 @@ def drawn(image: Tensor, window: Window, bands: tuple[int, ...]) -> Pixels:
 
 
 def natural(image: Tensor, valid: Tensor, bands: BandNames, sensor: str = "") -> Pixels:
-    """Draw an image (C Y X) for the eye, as `colours` chooses, each band between its own 2 and 98 percent: (Y X 3)."""
+    """Draw an image (C Y X) for the eye, as `colours` chooses and `NATURAL` says: (Y X 3)."""
     places = colours(bands, sensor).bands
     picked = image[list(places)].to(torch.float32)
     return drawn(picked, stretch(picked, valid[list(places)], percent=(2, 98)), tuple(range(len(places))))

@@ -13,15 +13,15 @@ from core.batch import Batch
 from core.contract import Input
 from core.finetune import Examined, Sections
 from core.heads.load import Colour, Model
-from core.viz import Column, Pixels, Row, classes_over, clear_nodata, colours, faded, natural
+from core.viz import NATURAL, Column, Pixels, Row, classes_over, clear_nodata, colours, faded, natural
 from datasets import LazyImage
 from domains.satellite.cells import Cell
 from domains.satellite.products import colours as class_colours
 from domains.satellite.windows import LabelWindows
 
 _SHOWN = 6  # images
-_RIGHT: Colour = (24, 26, 30)
-_WRONG: Colour = (230, 100, 0)  # apart from black, and from grey, in every colour vision
+_RIGHT: Colour = (58, 63, 72)
+_WRONG: Colour = (230, 100, 0)  # apart from dark grey, and from grey, in every colour vision
 _GROUND = 232  # grey of a section where nothing was measured
 _OF_SECTIONS: tuple[tuple[str, Colour], ...] = (("clear", (86, 180, 233)), ("cloud", (90, 90, 96)))
 
@@ -113,4 +113,5 @@ def right_of(truth: NDArray[np.integer], answer: NDArray[np.integer]) -> str:
 
 def _row(entry: Input, columns: Sequence[Column], said: str) -> Row:
     shown = colours(entry.bands, entry.sensor)
-    return Row(entry.name, tuple(entry.bands[band] for band in shown.bands), tuple(columns), shown.kind, said=said)
+    names = tuple(entry.bands[band] for band in shown.bands)
+    return Row(entry.name, names, tuple(columns), f"{shown.kind}: {NATURAL}", said=said)

@@ -19,7 +19,11 @@ from core.preprocess import Window
 from core.viz import Pixels, colours, natural
 from datasets import LazyImage, open_image
 from datasets.readers import configured
+from domains.satellite.products import Legend
 from domains.satellite.scenes import held
+
+STRENGTH = 0.45
+"""Of the colours of classes over a scene."""
 
 _LONGEST = 720  # pixels of a picture's longer side
 _SIDE = 1024  # pixels along an edge of what is read at once, of maps of few bands
@@ -110,6 +114,13 @@ def _sums(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
 def open_map(path: Path) -> LazyImage:
     """Open a map that was just written; class numbers, not their colours."""
     return open_image(path, *configured(["geotiff.palette=index"]))
+
+
+def numbers_of(legend: Legend) -> NDArray[np.int32]:
+    """Give a table from what a map holds to class numbers 0..K-1; -1 = not measured."""
+    table = np.full(max(*legend.codes, legend.nodata) + 1, -1, dtype=np.int32)
+    table[list(legend.codes)] = np.arange(len(legend.codes))
+    return table
 
 
 def map_blocks(made: LazyImage) -> Iterator[tuple[slice, slice]]:

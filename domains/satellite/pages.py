@@ -18,32 +18,39 @@ from core.heads.load import Model
 from core.inference import Windows
 from core.report.facts import lines
 from core.report.maps import Cover, Numbers, Sheet, shown, write_maps
-from core.viz import Pixels, classes_over, clear_nodata, ramp
+from core.viz import NATURAL, Pixels, classes_over, clear_nodata, ramp
 from datasets import LazyImage
 from datasets.statistics import Statistics, merge_bands, of_bands
 from domains.satellite.feature_maps import TokenColours
-from domains.satellite.looking import Lattice, map_blocks, map_picture, open_map, scene_picture
+from domains.satellite.looking import STRENGTH, Lattice, map_blocks, map_picture, numbers_of, open_map, scene_picture
 from domains.satellite.products import Legend, colours
 from domains.satellite.scenes import Reading
 
-_STRENGTH = 0.45  # of the colours of classes over the scene
 _DRAWN = 4  # numbers of a regression that have a picture
 _SAMPLE = 4096  # tokens that choose the colours of a grid of features
 
-_ON_CLASSES = (
-    "Areas are counted on the whole map at full size; the pictures are smaller. A share is of what is measured. An area is "
-    "what the map says, not what is there: its errors add up, so scores of the model on labels belong beside it.",
-    "In the picture of the scene each band is stretched between its own 2 and 98 percent: its colours cannot be compared "
-    "from scene to scene.",
+_ON_SCENES = (
+    f"In the picture of a scene {NATURAL}: its colours cannot be compared from scene to scene.",
+    "Specks of red, green and blue in a row, in a scene that is otherwise in order, are one thing that moved, mostly an "
+    "aircraft: many satellites record their bands one after the other.",
 )
-_ON_NUMBERS = (
-    "Dark is the 1 percent of the map that is lowest, bright the 1 percent that is highest, in each scene anew: colours "
-    "cannot be compared from scene to scene.",
-)
-_ON_TOKENS = (
-    "Red, green and blue are the directions in which the tokens of that one scene differ most. Like colours are what the "
-    "encoder takes to be alike; no label was used. Colours of two scenes cannot be compared.",
-)
+_READING = {
+    "classes": (
+        "Areas are counted on the whole map at full size; the pictures are smaller. A share is of what is measured. An area "
+        "is what the map says, not what is there: its errors add up, so scores of the model on labels belong beside it.",
+        *_ON_SCENES,
+    ),
+    "numbers": (
+        "Dark is the 1 percent of the map that is lowest, bright the 1 percent that is highest, in each scene anew: colours "
+        "cannot be compared from scene to scene.",
+        *_ON_SCENES,
+    ),
+    "tokens": (
+        "Red, green and blue are the directions in which the tokens of that one scene differ most. Like colours are what "
+        "the encoder takes to be alike; no label was used. Colours of two scenes cannot be compared.",
+        *_ON_SCENES,
+    ),
+}
 
 Layer = tuple[str, Pixels, NDArray[np.bool_]]
 """Caption, picture (Y X 3), and where it says something."""
@@ -87,7 +94,7 @@ def sheet_of_map(
         covers = tuple(Cover(name=name, colour=colour, pixels=count) for name, colour, count in each if count)
         if scene is not None:
             flat = classes_over(np.zeros_like(scene[0]), codes, chosen)
-            over = classes_over(scene[0], codes, chosen, strength=_STRENGTH)
+            over = classes_over(scene[0], codes, chosen, strength=STRENGTH)
             layers = [("Classes", flat, codes >= 0), ("Classes over the scene", over, codes >= 0)]
     pictures = () if scene is None else _drawn([("Scene", *scene), *layers], image)
     warnings = _warnings(image, measured)
@@ -191,7 +198,7 @@ def write_page(
         kicker="halfseen report on scenes",
         facts=[(name, lines(facts)) for name, facts in named.items()],
         command=["python", *sys.orig_argv[1:]],
-        reading={"classes": _ON_CLASSES, "numbers": _ON_NUMBERS, "tokens": _ON_TOKENS}[what],
+        reading=_READING[what],
     )
 
 
@@ -238,13 +245,10 @@ def _classes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Count the pixels of each class, (K,), and give the class numbers that are shown, (Y X), -1 = not measured."""
     counts = np.zeros(len(model.classes), dtype=np.int64)
-    table = np.zeros(0, dtype=np.int32)
-    if legend is not None:
-        table = np.full(max(*legend.codes, legend.nodata) + 1, -1, dtype=np.int32)
-        table[list(legend.codes)] = np.arange(len(legend.codes))
+    table = None if legend is None else numbers_of(legend)
 
     def look(values: NDArray[Any], known: NDArray[np.bool_], weights: NDArray[np.int64]) -> NDArray[np.int32]:
-        codes = values.argmax(axis=0) if legend is None else table[values[0]]
+        codes = values.argmax(axis=0) if table is None else table[values[0]]
         codes = np.where(known, codes, -1).astype(np.int32)
         there = codes >= 0
         counts[:] += np.bincount(codes[there], weights=weights[there], minlength=len(counts)).astype(np.int64)

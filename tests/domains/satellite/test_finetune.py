@@ -14,6 +14,7 @@ from core.cli import Options
 from core.config import from_dict, load, to_dict
 from core.errors import ConfigError, DataError, MissingDataError
 from core.heads.load import load_model
+from core.viz import NATURAL
 from domains.satellite.finetune import PRESETS, FinetuneScenes, refuse, run
 from domains.satellite.segmenting import LabelMaps
 from tests.domains.satellite.labelled import PLACE, write
@@ -86,10 +87,11 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
     assert shares == sorted(shares)
     page = (out / "report.html").read_text()
     assert "IoU by class" in page and page.count("Right and wrong") == 2 * len(shown)
+    assert NATURAL in page, "how the colours of a scene are made is said"
     with Image.open(out / "figures" / panels["rows"][0]["columns"][3]["file"]) as picture:
         drawn = np.asarray(picture)
     right, labelled = next(iter(shown.values()))
-    assert (drawn[..., :3] == (24, 26, 30)).all(-1).sum() == right
+    assert (drawn[..., :3] == (58, 63, 72)).all(-1).sum() == right
     assert (drawn[..., :3] == (230, 100, 0)).all(-1).sum() == labelled - right
 
 

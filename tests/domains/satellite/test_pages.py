@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from core import viz
 from core.cli import Options
 from core.errors import ConfigError, RunFolderError
 from core.geometry import Spacing
@@ -19,10 +21,10 @@ from core.inference import Windows
 from core.report.maps import Sheet
 from datasets import open_image
 from datasets.writers import Facts, write_image
-from domains.satellite import embed, looking, predict
+from domains.satellite import embed, looking, overlay, predict
 from domains.satellite.looking import Lattice, map_picture, open_map, scene_picture
 from domains.satellite.pages import page_of, sheet_of_map
-from domains.satellite.products import legend_of
+from domains.satellite.products import Legend, legend_of
 from domains.satellite.scenes import Reading
 from tests.core.test_report import watch
 from tests.domains.satellite.models import reads, save_encoder, save_model, write_scene
@@ -240,3 +242,43 @@ def test_features_too_few_for_colours_are_kept_and_not_drawn(tmp_path: Path) -> 
 def test_tiles_have_no_page() -> None:
     with pytest.raises(ConfigError, match="option 'report' has no effect on the product 'tiles'"):
         embed.Embed(encoder="run", reading=Reading(), report=False)
+
+
+def drawn_names(names: tuple[str, ...], width: int = 64) -> np.ndarray[Any, Any]:
+    legend = Legend(codes=(1, 2, 7), names=names, colours=((0, 90, 0), (0, 0, 200), (200, 0, 0)), nodata=255)
+    return overlay._legend(legend, np.array([0, 0, 0, 1, 1, 2]), width)
+
+
+def test_names_of_classes_are_drawn_in_letters_that_a_font_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = overlay._fonts()[0]
+    assert overlay._has_letters(own, "Forest, 10-20 m")
+    assert not overlay._has_letters(own, "W\u00e4lder")
+    monkeypatch.setattr(overlay, "_fonts", lambda: (own,))
+    assert overlay._named(7, "Wald") == ("7: Wald", own)
+    assert overlay._named(7, "7") == ("7", own)
+    for name in ("W\u00e4lder", "\u68ee\u6797", "\u0644\u0627"):
+        assert overlay._named(7, name) == ("7: its name is in the map's own legend", own)
+    unknown, numbered = drawn_names(("a", "b", "\u68ee")), drawn_names(("a", "b", "\u6c34"))
+    assert np.array_equal(unknown, numbered), "no boxes are drawn"
+
+
+def test_a_legend_is_as_wide_as_its_names() -> None:
+    short, long = drawn_names(("a", "b", "c"), 300), drawn_names(("a\nb", "b", "a long name of a class " * 4), 300)
+    assert short.shape[1] == 300
+    assert long.shape[1] > 500
+    assert (long[:, -4:, :3] == 255).all(), "no letter is cut"
+    assert short.shape[0] == long.shape[0] == 3 * 22 + 11
+
+
+def test_pages_and_pictures_of_a_scene_are_drawn_by_one_rule(trained: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = drawn(40, 40)
+    scene = write_scene(tmp_path / "scene.tif", image, BANDS)
+    mapped(trained, scene, out=tmp_path / "map.tif")
+    values, valid = torch.from_numpy(image.astype(np.float32)), torch.ones(3, 40, 40, dtype=torch.bool)
+    expected = viz.natural(values, valid, BANDS)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "map.overlay.png"))[:40, :40, :3], expected)
+    entry = reads(BANDS).inputs[0]
+    assert np.array_equal(scene_picture(open_image(scene), entry, Lattice(size=(40, 40), cell=(1, 1)))[0], expected)
+    assert viz.NATURAL in text(page_of(tmp_path / "map.tif"))
