@@ -59,14 +59,9 @@ class Entry:
         if self.free:
             return self.path
         try:
-            return inside(self.root, self.path)
+            return inside(self.root, self.path, optional=True)
         except UnsafeError as error:
-            where = f"{self.source}: it names a file outside its own folder: " if self.source else ""
-            raise UnsafeError(
-                f"{where}{error} (`--allow-outside`, `allow_outside=True`; or put the list into a folder that holds all)."
-                if self.source
-                else f"{error}"
-            ) from None
+            raise UnsafeError(f"{self.source}: {error}" if self.source else str(error)) from None
 
 
 def gather(

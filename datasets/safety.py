@@ -65,8 +65,13 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def inside(root: Path, path: Path) -> Path:
+def inside(root: Path, path: Path, *, optional: bool = False) -> Path:
     """Give `path`, which must not leave `root`, links followed.
+
+    Args:
+        root: the folder.
+        path: what must lie in it.
+        optional: whoever asks could have allowed it to leave, and the message says how.
 
     Raises:
         UnsafeError: it does, or its links lead in a circle.
@@ -76,9 +81,9 @@ def inside(root: Path, path: Path) -> Path:
     except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise RuntimeError for a circle
         raise UnsafeError(f"{path}: expected a file inside {root}, but its links lead in a circle; mend it.") from None
     if not target.is_relative_to(root.resolve()):
+        allow = ", or allow files outside (`--allow-outside`, in Python `allow_outside=True`)" if optional else ""
         raise UnsafeError(
-            f"{path}: expected a file inside {root}, but it leads to {target}; copy it into the root, or allow "
-            "paths that leave it."
+            f"{path}: expected a file inside {root}, but it leads to {target}; copy it into that folder{allow}."
         )
     return path
 

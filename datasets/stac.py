@@ -232,9 +232,9 @@ def _place(root: Path, source: Path, href: Any, what: str, free: bool) -> Path:
     path = Path(os.path.normpath(local(source.parent.resolve() / href)))
     if not free:
         try:
-            inside(root, path)
+            inside(root, path, optional=True)
         except UnsafeError as error:
-            raise UnsafeError(f"{source}: {what}: {error} (`--allow-outside`, `allow_outside=True`.)") from None
+            raise UnsafeError(f"{source}: {what}: {error}") from None
     else:
         path = path.resolve()  # rows of a manifest name what was allowed to lie outside by where it is
     if not path.is_file():

@@ -3,6 +3,9 @@
     python -m domains.<domain>.<verb> [PRESET] [--data PATH ...] [--out DIR] [--config FILE] [--<leaf>=value ...]
                                       [--list] [--plan [--gpus N]] [--resume] [--overwrite] [--help]
 
+A leaf is named by its dotted path; the frequent ones have short names too, written with hyphens as in `datasets.check`
+(`--allow-outside`), or with underscores.
+
 Exit codes: 0 done (the last line on standard output is the path of what was written), 2 the user's to mend (one sentence
 on standard error), 75 asked to stop and saved (see `core.engine.stop`), 130 interrupted from the keyboard.
 """
@@ -53,7 +56,7 @@ class Verb(Generic[T]):
         presets: functions that return a config, by name; their docstring's first line is their description.
         default_preset: the preset that is taken, and named on standard error, when neither preset nor config is given.
         default_out: where to write when nobody says; default `runs/<domain>-<preset or verb>`.
-        aliases: short names of leaves, such as `data` for `data.paths`.
+        aliases: short names of leaves, such as `data` for `data.paths`; `_` in them may be typed as `-`.
         resumable: whether `--resume` means something.
         plan: text for `--plan`; without one the option is refused.
         plan_gpus: text for `--plan --gpus N`; without one the option is refused.
@@ -119,7 +122,7 @@ def pretrain_main(
         description: for `--help`.
         default_preset: the preset to take when none is named.
         count: training images per stream, for the epochs that `--plan` prints.
-        aliases: further short names of leaves, beside `data`, `group` and `options`.
+        aliases: further short names of leaves, beside `data`, `group`, `options` and `allow_outside`.
         prepare: fits a config to its data before `--plan` tells of it, as `run` does for itself.
         argv: arguments; default the program's own.
     """
@@ -142,7 +145,11 @@ def pretrain_main(
         description=description,
         presets=presets,
         default_preset=default_preset,
-        aliases={"data": "data.paths", "group": "data.group", "options": "data.options", **(aliases or {})},
+        aliases={
+            "data": "data.paths",
+            **{name: f"data.{name}" for name in ("group", "options", "allow_outside")},
+            **(aliases or {}),
+        },
         resumable=True,
         plan=plan,
         plan_gpus=plan,
@@ -240,7 +247,7 @@ def _config(verb: Verb[Any], given: Given, preset: str | None) -> Any:
     aliases = verb.aliases or {}
     placed: dict[str, object] = {}
     for name, value in given.leaves.items():
-        leaf = aliases.get(name, name)
+        leaf = aliases.get(name.replace("-", "_"), name)
         if leaf in placed:
             raise ConfigError(f"option '{leaf}' is given twice, once as --{name}: give it once.")
         placed[leaf] = value

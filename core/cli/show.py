@@ -137,8 +137,8 @@ def help_text(
     chosen = preset or next(iter(presets or {}), None)
     config = presets[chosen]() if presets and chosen else None
     found = list(leaves(cls, config))
-    texts = {leaf.path: leaf.text for leaf in found}
-    rows = [(f"--{short} VALUE ...", f"short for --{leaf}: {texts[leaf]}") for short, leaf in aliases.items()]
+    named = {leaf.path: leaf for leaf in found}
+    rows = [(_short(short, named[path]), f"short for --{path}: {named[path].text}") for short, path in aliases.items()]
     rows += [_SWITCHES[name] for name in switches]
     rows.append(("--overwrite", overwrites))
     blocks = [
@@ -156,6 +156,11 @@ def help_text(
         sections.setdefault(leaf.path.partition(".")[0], []).append(_entry(leaf))
     blocks.append(f"{title}\n" + "\n\n".join("\n".join(entries) for entries in sections.values()))
     return "\n\n".join(blocks)
+
+
+def _short(name: str, leaf: Leaf) -> str:
+    """Show a short name as it is typed; a truth is switched on by its name alone."""
+    return f"--{name.replace('_', '-')}" + ("" if leaf.value in ("true", "false") else " VALUE ...")
 
 
 def _entry(leaf: Leaf) -> str:

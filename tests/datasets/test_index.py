@@ -165,15 +165,15 @@ def test_nothing_outside_the_root_is_read_unless_allowed(tmp_path: Path) -> None
     pictures(tmp_path / "other", "1.png")
     root = pictures(tmp_path / "a", "2.png")
     (root / "l.csv").write_text("file\n2.png\n../other/1.png\n")
-    with pytest.raises(UnsafeError, match=r"l\.csv: it names a file outside its own folder: .*--allow-outside"):
+    with pytest.raises(UnsafeError, match=r"l\.csv: .*1\.png: expected a file inside .*--allow-outside"):
         build_manifest([root / "l.csv"])
     (root / "m.csv").write_text(f"file\n{tmp_path / 'other' / '1.png'}\n")
-    with pytest.raises(UnsafeError, match=r"m\.csv: it names a file outside"):
+    with pytest.raises(UnsafeError, match=r"m\.csv: .*1\.png: expected a file inside"):
         build_manifest([root / "m.csv"])
     allowed = build_manifest([root / "l.csv"], allow_outside=True)
     assert allowed.paths[1].resolve() == tmp_path / "other" / "1.png"
     (root / "link.png").symlink_to(tmp_path / "other" / "1.png")
-    with pytest.raises(UnsafeError, match=r"a/link\.png: expected a file inside"):
+    with pytest.raises(UnsafeError, match=r"a/link\.png: expected a file inside .*`--allow-outside`"):
         build_manifest([root])
     assert len(build_manifest([root / "link.png"])) == 1  # a person named it
     assert len(build_manifest([root], allow_outside=True)) == 2

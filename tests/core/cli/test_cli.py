@@ -353,6 +353,22 @@ def test_a_domain_adds_short_names_and_fits_the_config_before_it_is_planned(caps
     assert "run          200 steps" in capsys.readouterr().out
 
 
+def test_short_names_are_typed_with_hyphens_or_underscores_and_paths_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for word in ("--allow-outside", "--allow_outside", "--data.allow_outside", "--allow-outside=true"):
+        assert pretrain("tiny", word)[1].config.data.allow_outside is True, word
+    assert pretrain("tiny")[1].config.data.allow_outside is False
+    assert pretrain("tiny", "--allow-outside", "--allow_outside")[0] == 2
+    assert "option 'data.allow_outside' is given twice, once as --allow_outside" in capsys.readouterr().err
+    assert pretrain("tiny", "--data.allow-outside")[0] == 2
+    assert "did you mean 'data.allow_outside'?" in capsys.readouterr().err
+    assert pretrain("--help")[0] == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^  --allow-outside +short for --data.allow_outside: accept", text, re.MULTILINE)
+    assert re.search(r"^  --options VALUE \.\.\. +short for --data.options: ", text, re.MULTILINE)
+
+
 def test_parse_keeps_text_as_typed() -> None:
     given = parse(["tiny", "--a=1", "--b", "x", "y", "--c", "--d=", "--e", "-1", "--resume"])
     assert given.preset == "tiny"
