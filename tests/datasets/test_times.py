@@ -54,6 +54,10 @@ END
         (" 2020-08-23 ", "2020-08-23"),
         ("20200823", "2020-08-23"),
         ("20200823T101500Z", "2020-08-23T10:15:00Z"),
+        ("2020-08-23T10Z", "2020-08-23T10:00:00Z"),
+        ("2020-08-23t10:15:00.1234567z", "2020-08-23T10:15:00.123456Z"),
+        ("2020-08-23T10:15:00,5+0530", "2020-08-23T04:45:00.500000Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"),
         (datetime(2020, 8, 23, 10, 15, tzinfo=timezone(timedelta(hours=2))), "2020-08-23T08:15:00Z"),
         (datetime(2020, 8, 23, 10, 15), "2020-08-23T10:15:00Z"),
         (date(2020, 8, 23), "2020-08-23"),
@@ -64,7 +68,15 @@ def test_times_have_one_form(value: object, expected: str) -> None:
     assert as_time(expected) == expected
 
 
-@pytest.mark.parametrize("value", ["", "morning", "2020", "2020-13-01", "23.8.2020", 17, 2.5])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "morning", "2020", "2020-08", "2020-W35", "2020-13-01", "2020-02-30", "202008-23", "23.8.2020", 17, 2.5, 1598177700,
+        "2020-08-23T10:15.5Z", "2020-08-23T10:1500", "2020-08-23T10:15:61Z", "2020-08-23T24:00:00Z", "2020-08-23T10:15:00 UTC",
+        "20200823101500", "2020-08-23T", "2020-08-23T10:15:00+25:00", "٢٠٢٠-08-23",
+        "0001-01-01T00:00:00+01:00", "9999-12-31T23:30:00-01:00",
+    ],
+)  # fmt: skip
 def test_what_is_no_time_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r".+"):
         as_time(value)
@@ -99,6 +111,13 @@ def test_lists_say_when_in_text_or_as_timestamps(tmp_path: Path) -> None:
     assert manifest.label_names == ()
     typed = build_manifest([pictures(tmp_path, [datetime(2020, 8, 23, 10, tzinfo=UTC)], "list.parquet")])
     assert typed.column("time") == ["2020-08-23T10:00:00Z"]
+    exact = pa.array([1598177700123456789, None], pa.timestamp("ns", tz="Europe/Berlin"))
+    precise = build_manifest(
+        [pictures(tmp_path, exact.cast(pa.timestamp("us", tz="UTC"), safe=False).to_pylist(), "us.parquet")]
+    )
+    pq.write_table(pa.table({"file": ["0.png", "1.png"], "time": exact}), tmp_path / "ns.parquet")
+    assert build_manifest([tmp_path / "ns.parquet"]).column("time") == precise.column("time")
+    assert precise.column("time") == ["2020-08-23T10:15:00.123456Z", None]
     with pytest.raises(DataError, match=r"list\.csv: 0\.png has the time 'noon', expected ISO 8601 such as"):
         build_manifest([pictures(tmp_path, ["noon"])])
 
