@@ -13,8 +13,9 @@ from datasets.collect import Entry
 from datasets.manifest import Manifest
 from datasets.times import as_time
 
-_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")  # no leading zeros: "007" is a name
-_REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)  # no leading zeros: "007" is a name
+_REAL = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf)", re.IGNORECASE | re.ASCII)
+_LARGEST = 1 << 63  # whole numbers from here on are names, such as accession numbers
 
 
 def assemble(entries: Sequence[Entry], facts: Sequence[dict[str, Any]], group: str | None) -> Manifest:
@@ -145,15 +146,29 @@ def _classes(entries: Sequence[Entry], facts: Sequence[dict[str, Any]]) -> list[
 
 
 def _typed(values: list[Any]) -> list[Any]:
-    """One type for a column: whole numbers if all are, else real numbers if all are, else text; None stays None."""
-    given = [value for value in values if value is not None]
-    texts = [str(int(value)) if isinstance(value, bool) else str(value) for value in given]
-    if all(_WHOLE.fullmatch(text) for text in texts):
-        cast: Callable[[Any], Any] = int
+    """One type for a column: whole numbers if all are, else real numbers if all are, else text; None stays None.
+
+    `nan` is missing among numbers, and a text among texts.
+    """
+    texts = [None if value is None else str(int(value)) if isinstance(value, bool) else str(value) for value in values]
+    numbers = [None if text is None or text.lower() == "nan" else text for text in texts]
+    given = [text for text in numbers if text is not None]
+    cast: Callable[[Any], Any]
+    if all(map(_whole, given)):
+        cast = int
+    elif all(map(_real, given)):
+        cast = float
     else:
-        cast = float if all(_REAL.fullmatch(text) for text in texts) and not any(map(_padded, texts)) else str
-    return [None if value is None else cast(value) for value in values]
+        return [None if value is None else str(value) for value in values]
+    return [None if text is None else cast(text) for text in numbers]
 
 
-def _padded(text: str) -> bool:
-    return re.fullmatch(r"0\d+", text) is not None
+def _whole(text: str) -> bool:
+    return _WHOLE.fullmatch(text) is not None and -_LARGEST <= int(text) < _LARGEST
+
+
+def _real(text: str) -> bool:
+    """Whether a text is a number and nobody's name: neither `007` nor a number of 19 digits."""
+    if _WHOLE.fullmatch(text) is not None:
+        return _whole(text)
+    return _REAL.fullmatch(text) is not None and re.fullmatch(r"[+-]?0\d+", text) is None

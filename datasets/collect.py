@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from core.errors import ConfigError, DataError, MissingDataError, UnsafeError, nearest
 from datasets.lists import LISTS, columns_of
@@ -155,11 +156,20 @@ def require_files(entries: Sequence[Entry]) -> None:
         if entry.source is None:
             continue
         rows[entry.source] += 1
-        if not entry.file or not entry.path.exists() or entry.path == entry.root:
+        if not entry.file:
+            raise DataError(f"{entry.source}: row {rows[entry.source]} names no file; fill it in, or remove the row.")
+        if not entry.path.exists() or entry.path == entry.root:
             raise DataError(
-                f"{entry.source}: row {rows[entry.source]} names '{entry.file or None}', which is not at {entry.path}; "
-                "mend the list."
+                f"{entry.source}: row {rows[entry.source]} names '{entry.file}', which is not at {entry.path}; {_cure(entry)}."
             )
+
+
+def _cure(entry: Entry) -> str:
+    """What to do about a name that nothing has: some look right to people."""
+    other = next((form for form in ("NFC", "NFD") if (entry.root / normalize(form, entry.file)).exists()), None)
+    if other is not None and entry.path != entry.root:
+        return f"a file is there whose name looks the same, but is written in Unicode's form {other}: make them one"
+    return "divide folders by '/'" if "\\" in entry.file else "mend the list"
 
 
 def refuse_repeats(entries: Sequence[Entry], manifests: Sequence[Manifest]) -> None:
