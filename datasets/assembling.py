@@ -112,20 +112,29 @@ def _place(entry: Entry) -> tuple[Path, str]:
 
 
 def _groups(entries: Sequence[Entry], column: str | None) -> list[str]:
-    """The group of each image: what the column says, else its path without suffix, told apart by root where needed."""
+    """The group of each image: what the column says, else the image itself."""
     column = column or "group"
-    alone = [re.sub(r"(\.nii)?\.[^./]+$", "", entry.file) for entry in entries]
-    times = Counter(alone)
     groups = []
-    for entry, name in zip(entries, alone, strict=True):
-        if column in entry.said:
-            said = entry.said[column]
-            if said is None:
-                raise DataError(f"{entry.source}: {entry.file} has no '{column}'; every image needs its group.")
-            groups.append(str(said))
-        else:
-            groups.append(name if times[name] == 1 else f"{entry.root.name}/{entry.file}")
+    for entry, name in zip(entries, _own_names(entries), strict=True):
+        said = entry.said.get(column, name)
+        if said is None:
+            raise DataError(f"{entry.source}: {entry.file} has no '{column}'; every image needs its group.")
+        groups.append(str(said))
     return groups
+
+
+def _own_names(entries: Sequence[Entry]) -> list[str]:
+    """Call each image by its file without suffix, and by as many folders above it as it takes to tell all apart."""
+    names = [re.sub(r"(\.nii)?\.[^./]+$", "", entry.file) for entry in entries]
+    for above in range(1, max((len(entry.root.parts) for entry in entries), default=0) + 1):
+        times = Counter(names)
+        if len(times) == len(names):
+            break
+        names = [
+            name if times[name] == 1 else "/".join((*entry.root.parts[-above:], entry.file))
+            for name, entry in zip(names, entries, strict=True)
+        ]
+    return names
 
 
 def _classes(entries: Sequence[Entry], facts: Sequence[dict[str, Any]]) -> list[str | None] | None:

@@ -86,7 +86,7 @@ def gather(
     Raises:
         ConfigError: no path, or an `exclude` that leaves nothing out.
         MissingDataError: a path does not exist; the message names the nearest.
-        DataError: a folder without images, or a list that makes no sense.
+        DataError: a folder without images, an image whose name is not UTF-8, or a list that makes no sense.
     """
     if not paths:
         raise ConfigError("expected at least one path to images, got none.")
@@ -108,6 +108,7 @@ def gather(
             entries += _list(path)
         else:
             entries.append(Entry(path.parent.resolve(), path.name, free=True))
+    _refuse_unwritable(entries)
     idle = next((pattern for pattern in exclude if not left_out[pattern]), None)
     if idle is not None:
         raise ConfigError(
@@ -193,6 +194,18 @@ def refuse_repeats(entries: Sequence[Entry], manifests: Sequence[Manifest]) -> N
                 f"{where}{entry.path} is listed twice; name each image once (a folder or a list of it, not both)."
             )
         seen.add(resolved)
+
+
+def _refuse_unwritable(entries: Sequence[Entry]) -> None:
+    """Refuse names that are no text, as of archives from systems with another encoding: no table can hold them."""
+    for entry in entries:
+        try:
+            entry.file.encode()
+            str(entry.root).encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{os.fsencode(entry.path)!r}: expected a name in UTF-8; rename it (such as by convmv -f latin1 -t utf8)."
+            ) from None
 
 
 def _without(exclude: Sequence[str], entries: list[Entry], left_out: Counter[str]) -> list[Entry]:

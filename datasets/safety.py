@@ -33,11 +33,11 @@ def local(path: str | Path) -> Path:
     """Give the absolute form of a path that names a file or folder on this machine, or nothing yet.
 
     Raises:
-        UnsafeError: it is a URL, a `/vsi` path, a driver prefix (`NETCDF:...`), XML, holds a null byte, or names a
+        UnsafeError: it is empty, a URL, a `/vsi` path, a driver prefix (`NETCDF:...`), XML, holds a null byte, or names a
             device, pipe or socket, on which reading may never end.
     """
     text = str(path)
-    if text.lstrip().startswith("<") or "\0" in text:
+    if not text or text.lstrip().startswith("<") or "\0" in text:
         raise UnsafeError(f"expected the path of a file, got text that is none ({text[:40]!r}); give a path.")
     absolute = Path(path).absolute()
     if _VIRTUAL.match(text) or _VIRTUAL.match(str(absolute)):  # they differ where the working folder is /

@@ -46,9 +46,7 @@ class _Band(NamedTuple):
 
 def is_stac(path: Path) -> bool:
     """Say whether a path is a JSON file, or a folder that begins with a STAC catalog or collection."""
-    if path.is_dir():
-        return any((path / name).is_file() and "stac_version" in _read(path / name) for name in _CATALOGS)
-    return path.suffix.lower() in (".json", ".geojson")
+    return _first(path) is not None if path.is_dir() else path.suffix.lower() in (".json", ".geojson")
 
 
 def items_of(path: Path, *, allow_outside: bool = False) -> list[Item]:
@@ -61,7 +59,7 @@ def items_of(path: Path, *, allow_outside: bool = False) -> list[Item]:
         UnsupportedError: it is not STAC 1.x, or an item's images are of another kind than GeoTIFF.
         DataError: an item has no image, bands without a name or of one name, or shares its folder with another.
     """
-    start = next(path / n for n in _CATALOGS if (path / n).is_file()) if path.is_dir() else path
+    start = (_first(path) if path.is_dir() else None) or path
     root = start.parent.resolve()
     found = [_image(root, source, item, allow_outside) for source, item in _walk(root, start, allow_outside, set())]
     if not found:
@@ -73,6 +71,15 @@ def items_of(path: Path, *, allow_outside: bool = False) -> list[Item]:
             f"{start}: {times[shared]} items have their files in {shared}; give each item a folder, or a file, of its own."
         )
     return found
+
+
+def _first(folder: Path) -> Path | None:
+    """The file that a catalog begins with; files of these names that hold something else are none."""
+    for place in (folder / name for name in _CATALOGS):
+        content = _json(place) if place.is_file() else None
+        if isinstance(content, dict) and "stac_version" in content:
+            return place
+    return None
 
 
 def _walk(root: Path, path: Path, free: bool, seen: set[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -256,16 +263,20 @@ def _objects(source: Path, content: dict[str, Any], name: str) -> list[dict[str,
 
 
 def _read(path: Path) -> dict[str, Any]:
+    content = _json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a STAC object, got {type(content).__name__}; name a STAC file.")
+    return content
+
+
+def _json(path: Path) -> Any:
     try:
         if path.stat().st_size > _MOST:
             raise BudgetError(f"{path}: expected STAC of up to {_MOST >> 20} MiB, got more; divide it.")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         if isinstance(error, BudgetError):
             raise
         raise DamagedError(f"{path}: expected JSON, but it cannot be read ({error}); write it again.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror}); check its permissions.") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a STAC object, got {type(content).__name__}; name a STAC file.")
-    return content

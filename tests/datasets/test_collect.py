@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError, UnsafeError
 from datasets.checking.labels import look_like_labels
 from datasets.collect import gather
 from datasets.converting.prepare import convert
@@ -134,3 +135,19 @@ def test_building_says_what_looks_like_labels(tmp_path: Path, capsys: pytest.Cap
     assert "a_mask.png: its name has '_mask' (datasets.convert --exclude '*_mask*')." in said
     build_manifest([tmp_path], exclude=("*_mask*",))
     assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_is_no_text_is_refused_by_what_it_is(tree: Path) -> None:
+    try:
+        (tree / "deep/x/b.png").rename(tree / os.fsdecode(b"deep/x/b\xe4r.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(DataError, match=r"deep/x/b\\xe4r\.png': expected a name in UTF-8; rename it"):
+        gather([tree])
+
+
+def test_an_empty_text_is_not_the_folder_one_is_in(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert len(gather(["."])[0]) == 5
+    with pytest.raises(UnsafeError, match=r"got text that is none \(''\)"):
+        gather([""])

@@ -81,6 +81,13 @@ def test_roots_lists_images_and_manifests_mix(tmp_path: Path, collection: Path, 
     assert mixed.column("group")[16:] == ["a/1.png", "2", "b/1.png"]
 
 
+def test_images_of_one_name_in_folders_of_one_name_are_groups_of_their_own(tmp_path: Path) -> None:
+    roots = [pictures(tmp_path / site / "images", "1.png", "2.png") for site in ("here", "there")]
+    (roots[1] / "2.png").rename(roots[1] / "3.png")
+    manifest = build_manifest(roots)
+    assert manifest.column("group") == ["here/images/1.png", "2", "there/images/1.png", "3"]
+
+
 def test_parquet_list_and_progress(tmp_path: Path) -> None:
     root = pictures(tmp_path / "a", "1.png", "2.png")
     pq.write_table(

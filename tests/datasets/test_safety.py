@@ -50,6 +50,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "text",
     [
+        "",
         "/vsicurl/http://127.0.0.1/a.tif",
         "/vsizip//data/a.zip/a.tif",
         "//vsimem/a.tif",

@@ -186,6 +186,20 @@ def test_two_items_may_not_share_a_folder(tmp_path: Path) -> None:
         gather([path])
 
 
+def test_a_folder_is_a_catalog_where_a_file_of_that_name_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    described = put(folder / "i.json", scene(folder, "s", 1))
+    for other in ([1, 2], {"pictures": 2}, "3"):
+        put(folder / "catalog.json", other)
+        assert [entry.file for entry in gather([folder])[0]] == ["s/B04.tif", "s/B08.tif"]
+    links = [{"rel": "item", "href": described.name}]
+    put(folder / "collection.json", {"type": "Collection", "stac_version": "1.0.0", "id": "c", "links": links})
+    assert [entry.file for entry in gather([folder])[0]] == ["s"]
+    put(folder / "catalog.json", "{")
+    with pytest.raises(DamagedError, match=r"catalog\.json: expected JSON"):
+        gather([folder])
+
+
 def test_reader_options_are_refused_beside_items(tmp_path: Path) -> None:
     path = put(tmp_path / "i.json", scene(tmp_path, "s", 1))
     with pytest.raises(ConfigError, match="reader options cannot be given"):
