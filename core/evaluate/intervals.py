@@ -1,5 +1,7 @@
 """Percentile bootstrap over groups: how far a score could move with other patients, scenes or slides.
 
+With few groups it is too narrow, as every percentile bootstrap is: `core.evaluate.table.COVERAGE` has measured numbers.
+
 What such an interval covers: the choice of test groups, with everything else as it was. What it does not cover: another
 training seed of the encoder, another assignment of folds, another hospital or sensor. Spread over training seeds is
 shown beside the interval where a row was given several feature sets (`core.evaluate.table.Row.spread`).
@@ -124,6 +126,7 @@ def interval_rows(
                 low=low,
                 high=high,
                 undefined=undefined_share(samples),
+                groups=len(np.unique(np.asarray(groups))),
             )
         )
     return rows

@@ -20,7 +20,7 @@ from core.evaluate.lessons import Lesson, check_choosable, choose_lesson, reache
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
 from core.evaluate.protocol import convergence_notes
-from core.evaluate.table import LabelClass, undefined_notes
+from core.evaluate.table import LabelClass, few_groups_notes, undefined_notes
 from core.rng import key, numpy_rng
 
 LEVEL = 0.95
@@ -133,6 +133,7 @@ def label_efficiency(
         notes=(
             *notes,
             *told,
+            *few_groups_notes(len(np.unique(group))),
             *convergence_notes({_told(names): sets for names, sets in predictions.items()}),
             *undefined_notes(
                 {", ".join(_told(names[:3], names[3])): undefined_share(found) for names, (_, found) in scores.items()},

@@ -17,7 +17,7 @@ from core.evaluate.intervals import check_draws, group_draws, percentile_interva
 from core.evaluate.knn import NearestNeighbours, check_neighbours
 from core.evaluate.metrics import METRICS, chance, metrics_for
 from core.evaluate.probe import LinearProbe
-from core.evaluate.table import Difference, LabelClass, Row, Table, undefined_notes
+from core.evaluate.table import Difference, LabelClass, Row, Table, few_groups_notes, undefined_notes
 from core.rng import key
 
 LEVEL = 0.95
@@ -105,7 +105,7 @@ def evaluate(
             found[place].append(predicted)
     scores = _score_all(predictions, target, group, metrics, draws=draws, seed=seed, effort=effort)
     return Table(
-        rows=tuple(_row(*names, *scores[names]) for names in scores),
+        rows=tuple(_row(*names, *scores[names], groups=len(np.unique(group))) for names in scores),
         differences=tuple(_difference(names, reference, scores) for names in scores if names[0] != reference),
         chance={metric: chance(metric, len(target.names)) for metric in metrics},
         classes=tuple(
@@ -123,6 +123,7 @@ def evaluate(
         seed=seed,
         notes=(
             *notes,
+            *few_groups_notes(len(np.unique(group))),
             *convergence_notes(predictions),
             *undefined_notes({", ".join(names): undefined_share(found) for names, (_, found) in scores.items()}, LEVEL),
         ),
@@ -222,7 +223,15 @@ def _mean_over_repeats(
     )
 
 
-def _row(features: str, method: str, metric: str, points: NDArray[np.float64], resampled: NDArray[np.float64]) -> Row:
+def _row(
+    features: str,
+    method: str,
+    metric: str,
+    points: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    *,
+    groups: int,
+) -> Row:
     low, high = percentile_interval(resampled, level=LEVEL)
     return Row(
         features=features,
@@ -234,6 +243,7 @@ def _row(features: str, method: str, metric: str, points: NDArray[np.float64], r
         sets=len(points),
         spread=float(points.std(ddof=1)) if len(points) > 1 else None,
         undefined=undefined_share(resampled),
+        groups=groups,
     )
 
 

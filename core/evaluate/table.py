@@ -11,6 +11,11 @@ from typing import Any, TextIO
 
 from core.errors import DataError
 
+FEW_GROUPS = 20
+"""Groups below which every table and page says that its intervals are too narrow."""
+COVERAGE = {5: 0.74, 10: 0.85, 20: 0.91, 50: 0.93}
+"""By number of groups, how often a 95 % interval of balanced accuracy held the truth (`benchmarks.coverage`)."""
+
 Grid = tuple[list[str], list[list[str]]]
 
 
@@ -28,6 +33,7 @@ class Row:
         sets: feature sets (training or initialisation seeds) behind the value.
         spread: standard deviation over those sets; None for a single one. Not part of the interval.
         undefined: share of the resamples that do not define the score; see `core.evaluate.intervals`.
+        groups: how many groups were resampled; 0 = not known.
     """
 
     features: str
@@ -39,6 +45,7 @@ class Row:
     sets: int = 1
     spread: float | None = None
     undefined: float = 0.0
+    groups: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +213,23 @@ def with_interval(value: float, low: float, high: float, *, sign: str = "") -> s
         return "not defined"
     bounds = f"[{low:{sign}.3f}, {high:{sign}.3f}]" if math.isfinite(low) and math.isfinite(high) else "(no interval)"
     return f"{value:{sign}.3f} {bounds}"
+
+
+def interval_notes(rows: Sequence[Row]) -> list[str]:
+    """Say what limits the intervals of one model's scores, which rest on the same groups."""
+    groups = min((row.groups for row in rows), default=0)
+    return [*few_groups_notes(groups), *undefined_notes({row.metric: row.undefined for row in rows})]
+
+
+def few_groups_notes(groups: int) -> list[str]:
+    """Say that intervals over so few groups are too narrow, as far as that is known."""
+    if not 0 < groups < FEW_GROUPS:
+        return []
+    held = ", ".join(f"{100 * share:.0f} % with {few}" for few, share in COVERAGE.items())
+    return [
+        f"The intervals rest on {groups} groups. With fewer than {FEW_GROUPS} they are too narrow: of simulated 95 % "
+        f"intervals {held} groups held the truth."
+    ]
 
 
 def undefined_notes(shares: Mapping[str, float], level: float = 0.95) -> list[str]:

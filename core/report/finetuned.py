@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from core.config import dump
-from core.evaluate.table import Row, undefined_notes
+from core.evaluate.table import Row, interval_notes
 from core.report.charts import Curve, line_chart, score, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
@@ -102,9 +102,10 @@ def _scores(run: Run) -> str:
             plot = whisker(row.value, row.low, row.high, axis=axis, mark=None, tone=1)
             body.append(line(name, plot, row, form, first=False))
         drawn.append(score_table(escape(heading), body, axis))
-    lost = undefined_notes({row.metric: row.undefined for row in run.scores})
-    said = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in lost)
-    return f'<div class="scores">{"".join(drawn)}</div>{said}' if drawn else '<p class="soft">No scores were written.</p>'
+    said = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in interval_notes(run.scores))
+    return (
+        f'<div class="scores">{"".join(drawn)}</div>{said}' if drawn else '<p class="soft">No scores were written.</p>'
+    )
 
 
 def _tables(run: Run) -> dict[str, list[tuple[str, Row]]]:

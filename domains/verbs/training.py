@@ -19,7 +19,7 @@ from core.config import dump, to_dict
 from core.encoders.load import Encoder
 from core.engine.run_folder import check as check_folder
 from core.errors import ConfigError, DataError
-from core.evaluate.table import Row, undefined_notes, with_interval
+from core.evaluate.table import Row, interval_notes, with_interval
 from core.finetune import Example, Finetune, Split, Targets, finetune
 from core.heads.base import HeadSpec
 from core.heads.load import DESCRIPTION, Model, Task, write_head
@@ -139,10 +139,10 @@ def fit(
 
 
 def print_scores(scores: Sequence[Row]) -> None:
-    """Print one line per score, then which of them some resamples of the groups do not define."""
+    """Print one line per score, then what limits their intervals."""
     for row in scores:
         print(f"{row.features}, {row.method}: {row.metric} {with_interval(row.value, row.low, row.high)}")
-    for sentence in undefined_notes({row.metric: row.undefined for row in scores}):
+    for sentence in interval_notes(scores):
         print(sentence)
 
 

@@ -157,7 +157,9 @@ def test_resamples_without_a_class_are_counted_in_a_note() -> None:
     features, labels = rng.normal(size=(12, 3)).astype(np.float32), np.array([0] * 9 + [1] * 3)
     method = NearestNeighbours(settings=(3,))
     got = evaluate({"encoder": features}, labels, range(12), seed=0, folds=3, draws=1000, methods=(method,))
-    (note,) = got.notes
+    few, note = got.notes
+    assert few.startswith("The intervals rest on 12 groups. With fewer than 20 they are too narrow")
+    assert {row.groups for row in got.rows} == {12}
     share = float(
         note.split("encoder, k-NN, AUROC: not defined in ")[1].split(" % of the resamples, which are left out")[0]
     )

@@ -3,11 +3,12 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from core.errors import DataError
-from core.evaluate.table import Difference, LabelClass, Row, Table
+from core.evaluate.table import Difference, LabelClass, Row, Table, interval_notes
 
 TABLE = Table(
     rows=(
@@ -112,3 +113,11 @@ def test_an_unknown_row_is_a_key_error() -> None:
     assert TABLE.row("encoder", "linear probe", "AUROC").value == 0.7
     with pytest.raises(KeyError, match="encoder, k-NN, AUROC"):
         TABLE.row("encoder", "k-NN", "AUROC")
+
+
+@pytest.mark.parametrize(("groups", "said"), [(0, 0), (2, 1), (19, 1), (20, 0), (500, 0)])
+def test_intervals_of_few_groups_are_called_too_narrow(groups: int, said: int) -> None:
+    rows = [replace(TABLE.rows[0], metric=metric, groups=groups) for metric in ("MAE", "R2")]
+    assert len(interval_notes(rows)) == said
+    lost = interval_notes([replace(each, undefined=0.02 * number) for number, each in enumerate(rows)])
+    assert lost[said:] == ["R2: not defined in 2 % of the resamples, which are left out."]
