@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from core.errors import BudgetError, DamagedError, DataError, MissingDataError, UnsafeError, UnsupportedError
 from datasets.safety import inside, local
@@ -23,6 +24,7 @@ from datasets.safety import inside, local
 _CATALOGS = ("catalog.json", "collection.json")
 _MOST = 256 << 20  # bytes of one JSON file
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+_LOCAL = re.compile(r"file:(//(localhost)?(?=/))?", re.IGNORECASE)
 _TIFF = (".tif", ".tiff", ".gtif", ".gtiff")
 _OTHER = (".jp2", ".jpg", ".jpeg", ".png", ".nc", ".h5", ".hdf", ".zarr")
 
@@ -112,8 +114,8 @@ def _image(root: Path, source: Path, item: dict[str, Any], free: bool) -> Item:
     name = str(item.get("id"))
     where = f"{source}: item '{name}'"
     properties = item.get("properties")
-    if not isinstance(properties, dict) or not isinstance(item.get("assets"), dict):
-        raise DataError(f"{where}: expected `properties` and `assets`, one of them is missing; mend the item.")
+    if item.get("id") is None or not isinstance(properties, dict) or not isinstance(item.get("assets"), dict):
+        raise DataError(f"{where}: expected `id`, `properties` and `assets`, one of them is missing; mend the item.")
     bands = [
         band for key, asset in _data(where, item["assets"]) for band in _bands(root, source, where, key, asset, free)
     ]
@@ -146,10 +148,14 @@ def _image(root: Path, source: Path, item: dict[str, Any], free: bool) -> Item:
 
 def _data(where: str, assets: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The assets to read: of role `data`, and images."""
+    described = {key: asset for key, asset in assets.items() if isinstance(asset, dict)}
+    for key, asset in described.items():
+        if not isinstance(asset.get("roles") or [], list):
+            raise DataError(f"{where}: asset '{key}' has the roles {asset['roles']!r}, expected a list; mend the item.")
     with_role = [
         (key, asset)
-        for key, asset in assets.items()
-        if isinstance(asset, dict) and "data" in (asset.get("roles") or ()) and isinstance(asset.get("href"), str)
+        for key, asset in described.items()
+        if "data" in (asset.get("roles") or []) and isinstance(asset.get("href"), str)
     ]
     images = [pair for pair in with_role if pair[1]["href"].lower().endswith(_TIFF)]
     others = [
@@ -186,13 +192,15 @@ def _bands(root: Path, source: Path, where: str, key: str, asset: dict[str, Any]
                 f"{where}: band {number + 1} of asset '{key}' has no name; give it one in `bands` (or `eo:bands`)."
             )
         scale, offset = (said.get(f"raster:{word}", said.get(word)) for word in ("scale", "offset"))
+        if scale == 0 and scale is not False:
+            raise DataError(f"{where}: asset '{key}' states the scale 0, which leaves no values; mend the item.")
         scaling = (
             ""
             if scale is None and offset is None
             else f"{_number(where, key, scale, 1)} {_number(where, key, offset, 0)}"
         )
         nodata = said.get("nodata")
-        silent = nodata is None or str(nodata).lower() == "nan"  # NaN is never data
+        silent = nodata is None or str(nodata).lower() in ("nan", "inf", "-inf")  # these never are data
         found.append(_Band(path, str(name or key), "" if silent else _number(where, key, nodata, 0), scaling))
     return found
 
@@ -232,11 +240,15 @@ def _place(root: Path, source: Path, href: Any, what: str, free: bool) -> Path:
     """Where a reference leads, which must be a file that is here."""
     if not isinstance(href, str) or not href:
         raise DataError(f"{source}: {what} has no `href`; mend it.")
-    if _REMOTE.match(href):
+    plain = _LOCAL.sub("", href)
+    if _REMOTE.match(plain):
         raise UnsafeError(
             f"{source}: {what} is remote ({href}); nothing is fetched, copy the file here and mend the href."
         )
-    path = Path(os.path.normpath(local(source.parent.resolve() / href)))
+    folder = source.parent.resolve()
+    if plain != href or not os.path.lexists(folder / href):  # an href is a URI, but most are written as paths
+        plain = unquote(plain)
+    path = Path(os.path.normpath(local(folder / plain)))
     if not free:
         try:
             inside(root, path, optional=True)

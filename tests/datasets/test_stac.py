@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -102,6 +103,13 @@ def test_a_manifest_of_items_moves_and_notices_a_changed_asset(tmp_path: Path) -
         opened(Manifest.read(moved / "manifest.parquet"))
 
 
+@pytest.mark.parametrize("nodata", [None, "nan", "NaN", "inf", "-inf"])
+def test_what_never_is_data_needs_no_nodata(nodata: str | None, tmp_path: Path) -> None:
+    write(tmp_path / "x.tif", 4)
+    path = put(tmp_path / "x.json", item("x", {"B04": asset("x.tif", "B04", nodata=nodata)}))
+    assert build_manifest([path]).column("nodata") == [None]
+
+
 def test_stac_1_1_names_bands_in_one_list(tmp_path: Path) -> None:
     pixels = write(tmp_path / "x.tif", 4, bands=2)
     bands = [{"name": "B04", "eo:common_name": "red", "raster:scale": 0.5}, {"eo:common_name": "nir", "nodata": 3}]
@@ -156,7 +164,7 @@ def test_a_folder_with_another_catalog_is_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "href", ["https://example.org/B04.tif", "s3://bucket/B04.tif", "file:///etc/B04.tif", "//x/B04.tif"]
+    "href", ["https://example.org/B04.tif", "s3://bucket/B04.tif", "file://host/B04.tif", "//x/B04.tif"]
 )
 def test_a_remote_asset_is_refused_whatever_is_allowed(href: str, tmp_path: Path) -> None:
     path = put(tmp_path / "i.json", item("i", {"B04": asset(href, "B04")}))
@@ -176,6 +184,27 @@ def test_what_lies_outside_is_read_only_when_that_is_allowed(tmp_path: Path) -> 
         manifest = build_manifest([path], allow_outside=True)
         assert manifest.column("file") == ["B04.tif"]
         assert np.array_equal(opened(manifest), pixels)
+
+
+@pytest.mark.parametrize("name", ["B04.tif", "my scene/B 04 ü.tif", "50%25.tif"])
+def test_an_href_is_a_path_or_a_uri_of_this_machine(name: str, tmp_path: Path) -> None:
+    pixels = write(tmp_path / "in" / name, 1)
+    place = tmp_path / "in" / name
+    hrefs = [name, f"./{name}", quote(name), str(place), place.as_uri(), place.as_uri().replace("://", "://localhost")]
+    for href in hrefs:
+        path = put(tmp_path / "in" / "i.json", item("i", {"B04": asset(href, "B04")}))
+        manifest = build_manifest([path])
+        assert manifest.column("file") == [name], href
+        assert np.array_equal(opened(manifest), pixels)
+
+
+@pytest.mark.parametrize("href", ["file:///etc/B04.tif", "file:/etc/B04.tif", "%2e%2e/B04.tif", "%2Fetc/B04.tif"])
+def test_a_uri_that_leads_outside_is_refused_like_the_path_it_is(href: str, tmp_path: Path) -> None:
+    path = put(tmp_path / "in" / "i.json", item("i", {"B04": asset(href, "B04")}))
+    with pytest.raises(UnsafeError, match="--allow-outside"):
+        gather([path])
+    with pytest.raises(MissingDataError, match=r"is not at /.*/B04\.tif"):
+        gather([path], allow_outside=True)
 
 
 def test_two_items_may_not_share_a_folder(tmp_path: Path) -> None:
@@ -220,7 +249,14 @@ GOOD = {"B04": asset("s/B04.tif", "B04")}
         ({"type": "Feature", "geometry": None}, UnsupportedError, "got stac_version None"),
         ({"type": "FeatureCollection", "features": []}, DataError, "found none"),
         ({"type": "FeatureCollection", "features": [3]}, DataError, "`features` to be a list of objects"),
-        ({**item("i", GOOD), "properties": None}, DataError, "expected `properties` and `assets`"),
+        ({**item("i", GOOD), "properties": None}, DataError, "expected `id`, `properties` and `assets`"),
+        ({**item("i", GOOD), "id": None}, DataError, "expected `id`, `properties` and `assets`"),
+        (
+            item("i", {"x": asset("s/B04.tif", "a", roles="metadata")}),
+            DataError,
+            "has the roles 'metadata', expected a list",
+        ),
+        (item("i", {"x": asset("s/B04.tif", "a", **{"raster:scale": 0})}), DataError, "states the scale 0"),
         (item("i", {}), DataError, "got no asset"),
         (item("i", {"B04": {"href": "s/B04.tif"}}), DataError, "of the role `data`, got B04"),
         (item("i", {"B04": asset("s/B04.jp2", "B04")}), UnsupportedError, "asset 'B04' is none; convert it"),
