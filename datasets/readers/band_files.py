@@ -209,9 +209,9 @@ def _acquired(folder: Path) -> str | None:
         said = dict(
             re.findall(r'^\s*(DATE_ACQUIRED|SCENE_CENTER_TIME)\s*=\s*"?([^"\s]+)"?', file.read(_MTL), re.MULTILINE)
         )
-    try:
-        return as_time("T".join([said["DATE_ACQUIRED"], said["SCENE_CENTER_TIME"]]))
-    except (KeyError, ValueError):
+    try:  # a day without a time of day is what it is; a time of day alone is no time
+        return as_time("T".join(said[name] for name in ("DATE_ACQUIRED", "SCENE_CENTER_TIME") if name in said))
+    except ValueError:
         return None
 
 

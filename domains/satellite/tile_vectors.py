@@ -20,12 +20,13 @@ from core.inference import Windows
 from core.preprocess import Window
 from datasets import LazyImage
 from datasets.geoparquet import LONLAT, corners, moved, writing_places
+from datasets.times import as_time
 from domains.satellite.covering import Job, go_over
 from domains.satellite.scenes import Found, Reading, scene_of
 
 _WHERE = ("row", "column", "height", "width")
 
-# When a scene was taken, as names of published products say; nothing is guessed from anything else.
+# When a scene was taken, as names of published products say.
 _CALENDAR = re.compile(r"(?:^|[_.-])(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})(?=\D|$)")  # Sentinel-1 and -2
 _YEAR_DAY = re.compile(r"\.(\d{4})(\d{3})T(\d{2})(\d{2})(\d{2})(?=\D|$)")  # HLS
 _GRANULE = re.compile(r"\.A(\d{4})(\d{3})(?:\.(\d{2})(\d{2}))?\.")  # MODIS and VIIRS, with the minute of a swath
@@ -82,18 +83,21 @@ def write_tiles(
 
 
 def taken(found: Found) -> datetime | None:
-    """When a scene was taken: what the list's column `time` says (ISO 8601, UTC if it names no zone), else its name.
+    """When a scene was taken: as the list's column `time` says, else the file itself, else its name.
+
+    Where only the day is known, it is the day's first moment in UTC.
 
     Raises:
-        DataError: the column holds something else.
+        DataError: the column holds no time that `datasets.times.as_time` reads.
     """
     said = found.said.get("time")
-    if said is None:
-        return time_of(found.image.path.name)
     try:
-        when = said if isinstance(said, datetime) else datetime.fromisoformat(str(said))
+        known = found.image.time if said is None else as_time(said)
     except ValueError:
         raise DataError(f"{found.image.path}: expected a time such as 2020-08-23T10:15:00Z, got '{said}'.") from None
+    if known is None:
+        return time_of(found.image.path.name)
+    when = datetime.fromisoformat(known)
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
@@ -121,9 +125,10 @@ def time_of(name: str) -> datetime | None:
 
 
 def _of_day(year: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
-    if not 1 <= day <= 366:
-        raise ValueError(day)
-    return datetime(year, 1, 1, hour, minute, second, tzinfo=UTC) + timedelta(days=day - 1)
+    found = datetime(year, 1, 1, hour, minute, second, tzinfo=UTC) + timedelta(days=day - 1)
+    if found.year != year:
+        raise ValueError(f"{year} has no day {day}")
+    return found
 
 
 def _box(windows: Windows, part: Window, cell: np.ndarray) -> tuple[slice, slice]:

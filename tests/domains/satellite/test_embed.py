@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from core.errors import ConfigError, DataError, RunFolderError
 from datasets import open_image
 from domains.satellite.embed import Embed, default_out, plan, run
 from domains.satellite.feature_maps import TokenColours
-from domains.satellite.scenes import Reading
-from domains.satellite.tile_vectors import time_of
+from domains.satellite.scenes import Found, Reading
+from domains.satellite.tile_vectors import taken, time_of
 from tests.domains.satellite.models import TRANSFORM, reads, save_encoder, write_scene
+from tests.domains.satellite.writing import landsat, noise
 
 BANDS = ("red", "green", "blue")
 
@@ -117,6 +119,39 @@ def test_the_time_is_what_a_list_or_a_name_says(trained: tuple[Path, Encoder], t
     assert pq.read_table(out).num_rows == 1, "what was there is kept"
 
 
+MTL = """GROUP = LANDSAT_METADATA_FILE
+  GROUP = IMAGE_ATTRIBUTES
+    SPACECRAFT_ID = "LANDSAT_7"
+    DATE_ACQUIRED = 1999-11-18
+    SCENE_CENTER_TIME = "16:25:47.1943529Z"
+  END_GROUP = IMAGE_ATTRIBUTES
+END_GROUP = LANDSAT_METADATA_FILE
+END
+"""
+
+
+def test_a_landsat_folder_knows_the_second_and_its_name_the_day(tmp_path: Path) -> None:
+    folder = tmp_path / "LE07_L1TP_022049_19991118_20170128_01_T1"
+    landsat(folder, noise(2, 32, 32).astype(np.uint8), ("B1", "B2"))
+    assert taken(Found(image=open_image(folder), said={})) == datetime(1999, 11, 18, tzinfo=UTC)
+    (folder / f"{folder.name}_MTL.txt").write_text(MTL)
+    known = Found(image=open_image(folder), said={})
+    assert taken(known) == datetime(1999, 11, 18, 16, 25, 47, 194352, tzinfo=UTC)
+    assert taken(replace(known, said={"time": None, "kind": "a"})) == taken(known)
+    assert taken(replace(known, said={"time": "1999-11-19"})) == datetime(1999, 11, 19, tzinfo=UTC)
+    assert taken(replace(known, said={"time": date(1999, 11, 19)})) == datetime(1999, 11, 19, tzinfo=UTC)
+    (folder / f"{folder.name}_MTL.txt").write_text(MTL.replace("SCENE_CENTER_TIME", "SCENE_TIME"))
+    assert open_image(folder).time == "1999-11-18"
+
+
+def test_tiles_of_a_geotiff_have_the_time_of_its_acquisition(trained: tuple[Path, Encoder], tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "LC08_L1TP_022049_20160101_20170405_01_T1.tif", drawn(32, 32), BANDS)
+    with rasterio.open(scene, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2016-01-01 16:33:20")
+    table = pq.read_table(embed(trained[0], scene, out=tmp_path / "tiles.parquet"))
+    assert table["time"].to_pylist() == [datetime(2016, 1, 1, 16, 33, 20, tzinfo=UTC)]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -129,6 +164,9 @@ def test_the_time_is_what_a_list_or_a_name_says(trained: tuple[Path, Encoder], t
         ("HLS.S30.T17SLU.2020117T160901.v2.0.B02.tif", (2020, 4, 26, 16, 9, 1)),
         ("S2A_MSIL1C_20201323T101031_N0209.tif", None),
         ("MOD09GA.A2008399.h14v17.hdf", None),
+        ("MOD09GA.A2008366.h14v17.hdf", (2008, 12, 31)),
+        ("MOD09GA.A2007366.h14v17.hdf", None),
+        ("MOD09GA.A2008000.h14v17.hdf", None),
         ("scene_20200101.tif", None),
     ],
 )
