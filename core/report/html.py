@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape, unescape
+from pathlib import Path
 
 import numpy as np
 
@@ -14,26 +17,44 @@ from core.viz import Pixels
 
 # Nothing may be fetched, whatever a user's string holds: the browser enforces what the tests assert.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_SHOWS = "halfseen-shows"
 _QUALITY = 86  # of pictures that lose something: the edges of classes stay sharp
 _COARSE = 400  # pixels of the longer side, below which the browser shows them as squares
 
 Fact = tuple[str, str]
 
 
-def document(*, title: str, kicker: str, header: str, sections: Sequence[str], footer: str) -> str:
+def document(
+    *, title: str, kicker: str, header: str, sections: Sequence[str], footer: str, shows: Sequence[str] = ()
+) -> str:
     """Give a whole page; title, kicker and footer are text, the rest is markup.
 
-    What cannot be written as UTF-8, such as a file's name in another encoding, is shown by its numbers.
+    `shows` are names of files that the page is of, which `shown_by` finds again. What cannot be written as UTF-8, such as
+    a file's name in another encoding, is shown by its numbers.
     """
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"{_shows(shows)}<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
         f'<header><p class="kicker">{escape(kicker)}</p><h1>{escape(title)}</h1>{header}</header>{"".join(sections)}'
         f"<footer>{escape(footer)} This file is complete and loads nothing.</footer></main></body></html>\n"
     )
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _shows(names: Sequence[str]) -> str:
+    return f'<meta name="{_SHOWS}" content="{escape(json.dumps(names))}">' if names else ""
+
+
+def shown_by(page: Path) -> list[str]:
+    """Give the names of the files that a page is of; none where it does not say so, or is none of ours."""
+    try:
+        found = re.search(rf'<meta name="{_SHOWS}" content="([^"]*)">', page.read_text(encoding="utf-8"))
+        names = json.loads(unescape(found[1])) if found else []
+    except (OSError, ValueError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def section(heading: str, intro: str, body: str) -> str:

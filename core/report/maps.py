@@ -105,6 +105,7 @@ def write_maps(
     facts: Sequence[tuple[str, Sequence[Fact]]],
     command: Sequence[str],
     reading: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> Path:
     """Write one page of several maps.
 
@@ -116,6 +117,7 @@ def write_maps(
         facts: what made the maps, in named groups.
         command: the words of the command line that repeats it.
         reading: sentences on how to read the pictures.
+        files: names of the maps that lie beside the page.
 
     Raises:
         RunFolderError: the page cannot be written.
@@ -152,6 +154,7 @@ def write_maps(
         + tiles(entries),
         sections=parts,
         footer="Made beside the maps that it shows.",
+        shows=files,
     )
     publish_text(path, page)
     return path

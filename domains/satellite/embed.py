@@ -9,9 +9,10 @@ grid     COG or Zarr with one pixel per token, georeferenced, one band per featu
 colours  a COG of three bytes per token: the directions in which the tokens of that scene differ most, as red, green, blue.
 
 What is not measured is left out: tiles and tokens of which less than half is data. With grid and colours, a page shows each
-scene beside the colours of its tokens: report.html in the folder --out, or NAME.report.html beside a single file. The memory
-that a run takes is said before it starts; --plan says it and stops. It runs in one process, without the --scheduler of
-predict: tiles are rows of one file, and colours need all tokens of a scene first; give each machine its own scenes.
+scene beside the colours of its tokens: NAME.report.html beside the file of a single scene, report.html beside those of
+several. The memory that a run takes is said before it starts; --plan says it and stops. It runs in one process, without the
+--scheduler of predict: tiles are rows of one file, and colours need all tokens of a scene first; give each machine its own
+scenes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from core.errors import ConfigError
 from core.report.maps import PICTURED, Sheet
 from domains.satellite.covering import Job, Network, covered, memory_text
 from domains.satellite.feature_maps import write_colours, write_grid
-from domains.satellite.outputs import refuse_existing, targets
-from domains.satellite.pages import page_of, sheet_of_tokens, write_page
+from domains.satellite.outputs import refuse_existing, remove, targets
+from domains.satellite.pages import outdated, page_of, sheet_of_tokens, write_page
 from domains.satellite.scenes import ALIASES, Reading, look, matched, open_scenes
 from domains.satellite.tile_vectors import write_tiles
 from domains.verbs.collection import say
@@ -101,7 +102,8 @@ def run(config: Embed, options: Options) -> Path:
         return write_tiles(config.reading, config.encoder, encoder, work, options.out, overwrite=options.overwrite)
     write = write_grid if config.product == "grid" else write_colours
     paths = targets([job.image for job in work], options.out, ".tif")
-    refuse_existing([*paths, *([page_of(options.out)] if config.report else [])], options)
+    page, old = [page_of(paths)] if config.report else [], outdated(paths)
+    refuse_existing([*paths, *page, *old], options)
     sheets: list[Sheet] = []
     for job, path in zip(work, paths, strict=True):
         say(_text(config, job, network))
@@ -111,14 +113,15 @@ def run(config: Embed, options: Options) -> Path:
         if config.report:
             sheets.append(sheet_of_tokens(job.image, job.entry, job.windows, path, seconds=seconds, pictured=pictured))
     if config.report:
-        say(f"report: {_page(config, encoder, work, sheets, options)}")
+        say(f"report: {_page(config, encoder, work, sheets, paths)}")
+    remove(set(old) - set(page))
     return paths[0] if len(paths) == 1 else options.out
 
 
-def _page(config: Embed, encoder: Encoder, work: list[Job], sheets: list[Sheet], options: Options) -> Path:
+def _page(config: Embed, encoder: Encoder, work: list[Job], sheets: list[Sheet], paths: list[Path]) -> Path:
     about = {"encoder": config.encoder, "features": encoder.backbone.num_features, "product": config.product}
     return write_page(
-        options.out,
+        paths,
         sheets,
         title=f"{work[0].image.path.stem if len(work) == 1 else f'{len(work)} scenes'}, seen by {Path(config.encoder).name}",
         what="tokens",

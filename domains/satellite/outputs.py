@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +56,9 @@ def refuse_existing(paths: Sequence[Path], options: Options) -> None:
     there = next((path for path in paths if path.exists()), None)
     if there is not None and not options.overwrite:
         raise RunFolderError(f"{there} exists: replace it with --overwrite, or name another file with --out.")
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files that are no longer right."""
+    for path in paths:
+        path.unlink()

@@ -1,4 +1,4 @@
-"""The page beside maps or features: `report.html` in a folder of them, `NAME.report.html` beside a single one."""
+"""The page beside maps or features: `report.html` of several that one command made, `NAME.report.html` of a single one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from core.contract import Input
 from core.engine.environment import environment
-from core.errors import DataError
+from core.errors import DataError, RunFolderError
 from core.heads.load import Model
 from core.inference import Windows
 from core.report.facts import lines
+from core.report.html import shown_by
 from core.report.maps import Cover, Numbers, Sheet, shown, write_maps
 from core.viz import NATURAL, Pixels, classes_over, clear_nodata, ramp
 from datasets import LazyImage
@@ -56,9 +57,31 @@ Layer = tuple[str, Pixels, NDArray[np.bool_]]
 """Caption, picture (Y X 3), and where it says something."""
 
 
-def page_of(out: Path) -> Path:
-    """The name of the page that belongs to a folder or to a single file."""
-    return out.with_name(f"{out.stem}.report.html") if out.suffix else out / "report.html"
+def page_of(made: Sequence[Path]) -> Path:
+    """The name of the page of what one command makes: `NAME.report.html` beside a single file, `report.html` beside several."""
+    return made[0].with_name("report.html" if len(made) > 1 else f"{made[0].stem}.report.html")
+
+
+def outdated(made: Sequence[Path]) -> list[Path]:
+    """Find the pages that will be wrong when these files are made anew: to be removed, where they are not replaced.
+
+    Raises:
+        RunFolderError: such a page shows a file too that is not made anew, and would be left without a page.
+    """
+    names = {path.name for path in made}
+    found = []
+    for page in dict.fromkeys((made[0].with_name("report.html"), *(page_of([path]) for path in made))):
+        shown = shown_by(page)
+        if names.isdisjoint(shown):
+            continue
+        other = next((name for name in shown if name not in names and page.with_name(name).exists()), None)
+        if other is not None:
+            raise RunFolderError(
+                f"{page} shows {other} too, which is not made anew, and would no longer be right: name all of its scenes "
+                "in one command, or choose another place with --out."
+            )
+        found.append(page)
+    return found
 
 
 def sheet_of_map(
@@ -157,7 +180,7 @@ def sheet_of_tokens(
 
 
 def write_page(
-    out: Path,
+    made: Sequence[Path],
     sheets: Sequence[Sheet],
     *,
     title: str,
@@ -170,7 +193,7 @@ def write_page(
     """Write the page of one call of a verb.
 
     Args:
-        out: what the verb was to write, a folder or a file.
+        made: the files, in one folder.
         sheets: a scene each.
         title: of the page.
         what: is on it: `classes`, `numbers` or `tokens`.
@@ -192,13 +215,14 @@ def write_page(
     }
     named = {"Network": about, "Input": read, "Windows, of the first scene": covered, "Versions": versions}
     return write_maps(
-        page_of(out),
+        page_of(made),
         sheets,
         title=title,
         kicker="halfseen report on scenes",
         facts=[(name, lines(facts)) for name, facts in named.items()],
         command=["python", *sys.orig_argv[1:]],
         reading=_READING[what],
+        files=[path.name for path in made],
     )
 
 

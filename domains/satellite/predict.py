@@ -5,8 +5,8 @@
 The scene is read by overlapping windows, and the answers are blended where windows overlap. What is not measured in the scene
 is nodata in the map. A segmentation gives one class per pixel, with names and colours; --output=probabilities gives one band
 per class. A model of whole tiles gives one answer per window: a coarser map of the same place. A page shows scenes and maps,
-and what area each class covers: report.html in the folder --out, or NAME.report.html beside a single map. The memory that a
-run takes is said before it starts; --plan says it and stops.
+and what area each class covers: NAME.report.html beside the map of a single scene, report.html beside those of several. The
+memory that a run takes is said before it starts; --plan says it and stops.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from datasets import LazyImage
 from datasets.writers import writing
 from domains.satellite.cluster import Part, on_cluster, parts_of
 from domains.satellite.covering import Network, arithmetic, covered, go_over, memory_text, silent
-from domains.satellite.outputs import refuse_existing, targets
+from domains.satellite.outputs import refuse_existing, remove, targets
 from domains.satellite.overlay import overlay_of, write_overlay
-from domains.satellite.pages import page_of, sheet_of_map, write_page
+from domains.satellite.pages import outdated, page_of, sheet_of_map, write_page
 from domains.satellite.products import Output, Product, product_of
 from domains.satellite.scenes import ALIASES, ByBands, Reading, held, input_for, look, matched, open_scenes, scene_of
 from domains.verbs.collection import say
@@ -50,8 +50,8 @@ class Predict:
         reading: scenes, and how they are covered.
         output: of a model of classes: the likeliest `classes`, the default, or the `probabilities` of all.
         picture: draw classes per pixel over the middle of the scene, beside the map, as NAME.overlay.png.
-        report: write a page of all scenes: pictures, what each class covers, what made the maps. It is called report.html in
-            the folder --out, NAME.report.html beside a single map.
+        report: write a page of all scenes: pictures, what each class covers, what made the maps. It is called
+            NAME.report.html beside the map of a single scene, report.html beside those of several.
         scheduler: predict on the workers of a running dask.distributed scheduler, such as tcp://host:8786; they need this
             checkout and the same paths (pip install 'halfseen[cluster]').
     """
@@ -103,8 +103,9 @@ def run(config: Predict, options: Options) -> Path:
     device = config.reading.where()
     model = load_model(config.model, device=device)
     work = jobs(config, model, options.out)
-    page = [page_of(options.out)] if config.report else []
-    refuse_existing([*(path for job in work for path in written(config, job)), *page], options)
+    made = [job.path for job in work]
+    page, old = [page_of(made)] if config.report else [], outdated(made)
+    refuse_existing([*(path for job in work for path in written(config, job)), *page, *old], options)
     network = Network(module=model, ask=answers(model), values=len(model.classes))
     sheets: list[Sheet] = []
     for job in work:
@@ -121,11 +122,12 @@ def run(config: Predict, options: Options) -> Path:
                 sheet_of_map(model, legend, job.image, entry, job.windows, job.path, seconds=seconds, pictured=pictured)
             )
     if config.report:
-        say(f"report: {_page(config, model, work, sheets, options)}")
+        say(f"report: {_page(config, model, work, sheets)}")
+    remove(set(old) - set(page))
     return work[0].path if len(work) == 1 else options.out
 
 
-def _page(config: Predict, model: Model, work: list[Job], sheets: list[Sheet], options: Options) -> Path:
+def _page(config: Predict, model: Model, work: list[Job], sheets: list[Sheet]) -> Path:
     first = work[0]
     about: dict[str, Any] = {
         "run": config.model,
@@ -136,7 +138,7 @@ def _page(config: Predict, model: Model, work: list[Job], sheets: list[Sheet], o
     about |= {"trained from": model.about.get("finetuned_from"), "label": model.about.get("label")}
     about |= {"output": config.output or "classes"} if model.task != "regress" else {"units": model.units}
     return write_page(
-        options.out,
+        [job.path for job in work],
         sheets,
         title=f"{first.image.path.stem if len(work) == 1 else f'{len(work)} scenes'}, mapped by {Path(config.model).name}",
         what="numbers" if model.task == "regress" else "classes",

@@ -18,6 +18,7 @@ from core.errors import ConfigError, RunFolderError
 from core.geometry import Spacing
 from core.heads.load import load_model
 from core.inference import Windows
+from core.report.html import document, shown_by
 from core.report.maps import Sheet
 from datasets import open_image
 from datasets.writers import Facts, write_image
@@ -62,8 +63,8 @@ def test_the_page_tells_the_area_of_each_class_and_what_made_the_map(trained: Pa
     path = mapped(trained, scene, out=tmp_path / "map.tif")
     with rasterio.open(path) as file:
         codes = file.read(1)
-    html, said = page_of(path).read_text(encoding="utf-8"), text(page_of(path))
-    assert page_of(path).name == "map.report.html"
+    html, said = page_of([path]).read_text(encoding="utf-8"), text(page_of([path]))
+    assert page_of([path]).name == "map.report.html"
     known = int((codes != 255).sum())
     assert known == 70 * 90 - 20 * 30
     for code, name in ((1, "forest"), (2, "water"), (7, "town")):
@@ -119,11 +120,11 @@ def test_numbers_have_their_unit_and_spread(tmp_path: Path) -> None:
     path = mapped(tmp_path / "run", scene, out=tmp_path / "map.tif")
     with rasterio.open(path) as file:
         height = file.read(1)
-    said = text(page_of(path))
+    said = text(page_of([path]))
     assert "height [m] " in said
     mean = float(re.search(r"height \[m\] \S+ \S+ \S+ (\S+)", said)[1])  # type: ignore[index]
     assert mean == pytest.approx(float(height.mean()), rel=1e-3)
-    assert len(watch(page_of(path).read_text()).sources) == 3
+    assert len(watch(page_of([path]).read_text()).sources) == 3
     assert "class share" not in said
 
 
@@ -188,7 +189,7 @@ def test_without_a_place_areas_are_told_in_pixels_and_that_is_said(tmp_path: Pat
     facts = Facts(shape=(3, 40, 40), dtype=np.dtype(np.uint8), bands=BANDS, spacing=Spacing.pixels(2))
     scene = write_image(tmp_path / "plain.zarr", facts, [((slice(0, 40), slice(0, 40)), drawn(40, 40))])
     path = mapped(tmp_path / "run", scene, out=tmp_path / "map.tif")
-    said = text(page_of(path))
+    said = text(page_of([path]))
     assert "plain.zarr: the size of its pixels is not known, so areas are told in pixels." in said
     assert "1,600 pixels mapped" in said and "km²" not in said
 
@@ -219,7 +220,7 @@ def test_tokens_are_shown_beside_their_scene(tmp_path: Path, product: Any, name:
     reading = Reading(data=(str(scene),), device="cpu")
     given = embed.Embed(encoder=str(tmp_path / "run"), reading=reading, product=product)
     path = embed.run(given, Options(out=tmp_path / name))
-    html, said = page_of(path).read_text(), text(page_of(path))
+    html, said = page_of([path]).read_text(), text(page_of([path]))
     assert "one value for 8 × 8 pixels" in said
     assert "scene, seen by run" in said
     assert "Tokens" in said and len(watch(html).sources) == 2
@@ -234,7 +235,7 @@ def test_features_too_few_for_colours_are_kept_and_not_drawn(tmp_path: Path) -> 
     )
     path = embed.run(given, Options(out=tmp_path / "f.tif"))
     assert open_image(path).size == (1, 2)
-    html, said = page_of(path).read_text(), text(page_of(path))
+    html, said = page_of([path]).read_text(), text(page_of([path]))
     assert "its features are written but not drawn: expected at least 4 tokens" in said
     assert not watch(html).sources
 
@@ -281,4 +282,62 @@ def test_pages_and_pictures_of_a_scene_are_drawn_by_one_rule(trained: Path, tmp_
     assert np.array_equal(np.asarray(Image.open(tmp_path / "map.overlay.png"))[:40, :40, :3], expected)
     entry = reads(BANDS).inputs[0]
     assert np.array_equal(scene_picture(open_image(scene), entry, Lattice(size=(40, 40), cell=(1, 1)))[0], expected)
-    assert viz.NATURAL in text(page_of(tmp_path / "map.tif"))
+    assert viz.NATURAL in text(page_of([tmp_path / "map.tif"]))
+
+
+def test_each_map_has_one_page_that_is_right(trained: Path, tmp_path: Path) -> None:
+    a, b, c = (write_scene(tmp_path / f"scenes/{name}.tif", drawn(40, 40, n), BANDS) for n, name in enumerate("abc"))
+    out = tmp_path / "maps"
+
+    def pages() -> dict[str, list[str]]:
+        return {path.name: shown_by(path) for path in sorted(out.glob("*.html"))}
+
+    mapped(trained, a, out=out / "a.tif")
+    assert pages() == {"a.report.html": ["a.tif"]}
+    mapped(trained, b, out=out)
+    assert pages() == {"a.report.html": ["a.tif"], "b.report.html": ["b.tif"]}, (
+        "a second scene keeps the first one's page"
+    )
+    before = (out / "a.tif").read_bytes()
+    with pytest.raises(RunFolderError, match=r"a\.tif exists: replace it with --overwrite"):
+        mapped(trained, a, c, out=out)
+    mapped(trained, a, c, out=out, overwrite=True)
+    assert pages() == {"b.report.html": ["b.tif"], "report.html": ["a.tif", "c.tif"]}
+    for alone in ({}, {"report": False}):
+        with pytest.raises(RunFolderError, match=r"report\.html shows c\.tif too.*name all of its scenes"):
+            mapped(trained, a, out=out, overwrite=True, **alone)
+    assert (out / "a.tif").read_bytes() == before
+    mapped(trained, a, c, out=out, overwrite=True, report=False)
+    assert pages() == {"b.report.html": ["b.tif"]}, "no page shows what is no longer there"
+    mapped(trained, a, b, c, out=out, overwrite=True)
+    assert pages() == {"report.html": ["a.tif", "b.tif", "c.tif"]}
+    (out / "c.tif").unlink()
+    mapped(trained, a, b, out=out, overwrite=True)
+    assert pages() == {"report.html": ["a.tif", "b.tif"]}
+
+
+def test_features_of_a_scene_keep_the_page_of_another(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "run", reads(BANDS))
+    for name in "ab":
+        scene = write_scene(tmp_path / f"{name}.tif", drawn(40, 40), BANDS)
+        reading = Reading(data=(str(scene),), device="cpu")
+        given = embed.Embed(encoder=str(tmp_path / "run"), reading=reading, product="colours")
+        embed.run(given, Options(out=tmp_path / "made"))
+    assert sorted(path.name for path in (tmp_path / "made").glob("*.html")) == ["a.report.html", "b.report.html"]
+
+
+def test_a_page_that_says_nothing_of_its_maps_is_of_none(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    for content in (
+        b"",
+        b"mine",
+        b"\xff",
+        b'<meta name="halfseen-shows" content="{">',
+        b'<meta name="halfseen-shows" content="3">',
+    ):
+        page.write_bytes(content)
+        assert shown_by(page) == []
+    assert shown_by(tmp_path / "none.html") == []
+    names = ['a"<b>&amp;.tif', "\udcff.tif"]
+    page.write_text(document(title="", kicker="", header="", sections=[], footer="", shows=names), encoding="utf-8")
+    assert shown_by(page) == names
