@@ -18,6 +18,7 @@ Placer = Callable[[float, float], Point]
 WIDTH, HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 10, 30
 _MEANS = 2000  # averages of a curve
+_LETTERS = 28  # under a column of whiskers, where it is narrowest
 _HOVERS = 60  # hover zones per chart: enough to read a curve, small enough to carry
 
 
@@ -59,6 +60,17 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def _few_ticks(low: float, high: float) -> list[float]:
+    """Give the fewest round values that are at least three; two, where the labels of three would not fit."""
+    found: list[float] = []
+    for about in range(2, 99):
+        before, found = found, ticks(low, high, about=about)
+        if len(found) >= 3:
+            break
+    tight = sum(len(tick_text(value)) + 2 for value in found) > _LETTERS
+    return before if tight and len(before) == 2 else found
+
+
 def log_ticks(low: float, high: float) -> list[float]:
     """Give powers of ten inside [low, high], with 2 and 5 between them where there are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -71,7 +83,7 @@ def tick_text(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:g}" if value == 0 or abs(value) >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def smooth(points: Sequence[Point]) -> tuple[list[Point], int]:
@@ -215,10 +227,10 @@ def whisker(value: float, low: float, high: float, *, axis: tuple[float, float],
 
 
 def whisker_axis(axis: tuple[float, float]) -> str:
-    """Draw the labels under a column of whiskers: the fewest round values that are at least three."""
+    """Draw the labels under a column of whiskers."""
     start, stop = axis
     labels = []
-    for value in next(found for about in range(2, 99) if len(found := ticks(start, stop, about=about)) >= 3):
+    for value in _few_ticks(start, stop):
         share = 100 * (value - start) / (stop - start)
         anchor = "start" if share < 4 else "end" if share > 96 else "middle"
         labels.append(f'<text x="{share:.2f}%" y="13" text-anchor="{anchor}">{tick_text(value)}</text>')

@@ -12,13 +12,14 @@ _KINDS = {"photograph": 2, "scene": 2, "volume": 3}  # names of inputs that are 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Counts of the manifest `data.parquet`: images and groups per kind and split."""
+    """Counts of the manifest `data.parquet`: images and groups per kind and split; of `splits` those that have a label."""
 
     images: dict[str, int]
     groups: int
     held_out_images: int
     held_out_groups: int
     file_bytes: int | None
+    splits: dict[str, tuple[int, int]]
 
 
 def nouns(config: Mapping[str, Any]) -> dict[int, str]:
@@ -29,7 +30,14 @@ def nouns(config: Mapping[str, Any]) -> dict[int, str]:
     return {3: "volumes"} | {ndim: f"{name}s" for name, ndim in _KINDS.items() if name in names}
 
 
-def read_data(path: Path, nouns: Mapping[int, str], problems: list[str]) -> DataFacts | None:
+def label_of(config: Mapping[str, Any]) -> str | None:
+    """The column that a fine-tuning learnt; None = every image has a label, as those of a domain's own set have."""
+    images = config.get("images")
+    label = images.get("label") if isinstance(images, Mapping) else None
+    return label if isinstance(label, str) else None
+
+
+def read_data(path: Path, nouns: Mapping[int, str], label: str | None, problems: list[str]) -> DataFacts | None:
     """Count; None where there is no manifest, or none that can be read, which `problems` then says."""
     if not path.is_file():
         return None
@@ -38,7 +46,7 @@ def read_data(path: Path, nouns: Mapping[int, str], problems: list[str]) -> Data
 
     try:
         have = parquet.read_schema(path).names
-        wanted = [name for name in ("ndim", "group", "split", "bytes") if name in have]
+        wanted = [name for name in ("ndim", "group", "split", "bytes", label) if name in have]
         table = parquet.read_table(path, columns=wanted).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         problems.append(f"data.parquet could not be read ({error}).")
@@ -51,4 +59,9 @@ def read_data(path: Path, nouns: Mapping[int, str], problems: list[str]) -> Data
     groups, splits = table.get("group", list(range(rows))), table.get("split", [""] * rows)
     held_out = [group for group, split in zip(groups, splits, strict=True) if split == "held_out"]
     size = sum(count or 0 for count in table["bytes"]) if "bytes" in table else None
-    return DataFacts(images, len(set(groups)), len(held_out), len(set(held_out)), size)
+    labelled: dict[str, list[Any]] = {}
+    for group, split, value in zip(groups, splits, table.get(label or "", [True] * rows), strict=True):
+        if split and value is not None and str(value).strip() not in ("", "nan"):
+            labelled.setdefault(split, []).append(group)
+    counts = {split: (len(found), len(set(found))) for split, found in labelled.items()}
+    return DataFacts(images, len(set(groups)), len(held_out), len(set(held_out)), size, counts)

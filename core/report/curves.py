@@ -8,6 +8,7 @@ from html import escape
 
 from core.report.charts import Curve, Point, line_chart, smooth, thin
 from core.report.read import Run
+from core.viz import spoken
 
 
 def losses(run: Run) -> str:
@@ -16,7 +17,7 @@ def losses(run: Run) -> str:
     for stream in run.streams:
         figures.append(_panel(run, stream, ("loss",), f"{stream.capitalize()}: loss"))
         terms = [term for term in _terms(run, stream) if not _repeats_loss(run, stream, term)]
-        figures += [_panel(run, stream, ("terms", t), f"{stream.capitalize()}: {t.replace('_', ' ')}") for t in terms]
+        figures += [_panel(run, stream, ("terms", t), f"{stream.capitalize()}: {spoken(t)}") for t in terms]
     figures = [figure for figure in figures if figure]
     if not figures:
         return '<p class="soft">No loss was logged yet.</p>'

@@ -10,6 +10,8 @@ from core.report.charts import show
 from core.report.html import Fact, cards
 from core.report.read import Run
 
+_NONE: tuple[Any, ...] = (None, "", [], ())
+
 
 def facts(run: Run, command: str) -> str:
     """Draw the facts of a run as cards, and the command below them where one is known."""
@@ -85,7 +87,7 @@ def lines(tree: Mapping[str, Any], prefix: str = "") -> list[Fact]:
                 named = _mapping(entry)
                 label = f"{one} {named.get('name', i + 1)}"
                 entries += lines({label: {k: v for k, v in named.items() if k != "name"} if named else entry})
-        elif value not in (None, [], ()):
+        elif value not in _NONE:
             entries.append((name, _text(value)))
     return entries
 
@@ -99,7 +101,7 @@ def _nested(value: Any) -> bool:
 def _inline(plain: Mapping[str, Any]) -> str:
     """Write plain entries in one line, the kind of a part first and without its name."""
     kind = [_text(plain["kind"])] if "kind" in plain else []
-    rest = (f"{k.replace('_', ' ')} {_text(v)}" for k, v in plain.items() if k != "kind" and v not in (None, [], ()))
+    rest = (f"{k.replace('_', ' ')} {_text(v)}" for k, v in plain.items() if k != "kind" and v not in _NONE)
     return "; ".join([*kind, *rest])
 
 

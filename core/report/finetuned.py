@@ -9,12 +9,13 @@ from html import escape
 from typing import Any
 
 from core.config import dump
+from core.evaluate.metrics import METRICS, chance
 from core.evaluate.table import Row, interval_notes
 from core.report.charts import Curve, line_chart, score, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
 from core.report.facts import lines, machine
-from core.report.html import cards, document, folded, leads, legend, notes, section, tiles, warnings
+from core.report.html import Fact, cards, document, folded, leads, legend, notes, section, tiles, warnings
 from core.report.panels import panels, with_nodata
 from core.report.read import Run, listed, number
 from core.report.scores import axis_of, decimals, line, score_table
@@ -63,7 +64,7 @@ def _header(run: Run, said: Sequence[str], warned: Sequence[str]) -> str:
     chosen = str(_part(run.config, "training").get("select", ""))
     best = [row for row in run.scores if row.metric.partition(" of ")[0] == chosen] or list(run.scores[:1])
     told = [
-        f"Test part: {row.metric} {score(row.value)}, {_between(row)}."
+        f"Test part: {row.metric} {score(row.value)}, {_between(row)}{_beside(run, row)}."
         for row in best[:_TOLD]
         if math.isfinite(row.value)
     ]
@@ -90,18 +91,33 @@ def _between(row: Row) -> str:
     return f"95 % interval {score(row.low)} to {score(row.high)}"
 
 
+def _chance(run: Run, row: Row) -> float | None:
+    """The score of an answer that ignores the image, of what has classes."""
+    head = run.head or {}
+    classes = len(listed(head.get("classes")))
+    known = head.get("task") == "classify" and row.metric in METRICS and classes > 1
+    return chance(row.metric, classes) if known else None
+
+
+def _beside(run: Run, row: Row) -> str:
+    by_chance = _chance(run, row)
+    return "" if by_chance is None else f"; chance is {score(by_chance)}"
+
+
 def _scores(run: Run) -> str:
     """Draw every score on the axis of those that it is comparable with."""
     drawn = []
     for heading, found in _tables(run).items():
         intervals = [(row.value, row.low, row.high) for _, row in found]
-        axis = axis_of(intervals, None)
+        marks = [_chance(run, row) for _, row in found]
+        axis = axis_of([*intervals, *((mark, mark, mark) for mark in marks if mark is not None)], None)
         form = decimals(itertools.chain(*intervals)) if heading.startswith(_ERROR) else "{:.3f}"
         body = []
-        for name, row in found:
-            plot = whisker(row.value, row.low, row.high, axis=axis, mark=None, tone=1)
+        for (name, row), mark in zip(found, marks, strict=True):
+            plot = whisker(row.value, row.low, row.high, axis=axis, mark=mark, tone=1)
             body.append(line(name, plot, row, form, first=False))
-        drawn.append(score_table(escape(heading), body, axis))
+        dashed = ' <span class="soft">(dashed: chance)</span>' if any(mark is not None for mark in marks) else ""
+        drawn.append(score_table(f"{escape(heading)}{dashed}", body, axis))
     said = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in interval_notes(run.scores))
     return (
         f'<div class="scores">{"".join(drawn)}</div>{said}' if drawn else '<p class="soft">No scores were written.</p>'
@@ -157,17 +173,40 @@ def _checked(run: Run) -> list[str]:
     return [name for name in names if name in apply] if run.scores else list(names)
 
 
-def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+def _facts(run: Run) -> list[tuple[str, list[Fact]]]:
     """Sort the options of the config: what was looked at, how it was trained, and what came out."""
     head = run.head or {}
     images, training = _part(run.config, "images"), _part(run.config, "training")
     rest = {name: value for name, value in run.config.items() if name not in ("images", "training")}
-    model = {name: head.get(name) for name in ("task", "classes", "units", "pool")}
+    numbers = head.get("task") == "regress"
+    model = {"task": head.get("task"), "numbers" if numbers else "classes": head.get("classes")}
+    model |= {name: head.get(name) for name in ("units", "pool")}
     model |= {"head": head.get("spec"), "encoder size": run.stored_values, "about": head.get("about")}
-    named = [("Data", lines(images)), ("Task", lines(rest)), ("Training", lines(training)), ("Model", lines(model))]
+    named: list[tuple[str, list[Fact]]] = [
+        ("Data", [*_counts(run), *lines(images)]),
+        ("Task", lines(rest)),
+        ("Training", lines(training)),
+        ("Model", lines(model)),
+    ]
     if run.env:
         named.append(("Machine and versions", machine(run)))
     return [(name, found) for name, found in named if found]
+
+
+def _counts(run: Run) -> list[Fact]:
+    """Count the images, and the labelled ones of each part where images are what is dealt to parts."""
+    if run.data is None:
+        return []
+    splits = run.data.splits
+    parts = [part for part in ("train", "validation", "test") if part in splits]
+    return [
+        *((kind, f"{count:,}") for kind, count in run.data.images.items()),
+        *((part, f"{splits[part][0]:,} with a label, in {_groups(splits[part][1])}") for part in parts),
+    ]
+
+
+def _groups(count: int) -> str:
+    return f"{count:,} group" if count == 1 else f"{count:,} groups"
 
 
 def _part(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:

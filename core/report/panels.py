@@ -10,6 +10,8 @@ from typing import Any
 from core.report.html import figure, picture, png
 from core.report.read import Run, number
 
+_BESIDE = 6  # pictures of a row; of more, it has several lines
+
 
 def panels(run: Run) -> str:
     """Draw the rows, by input; a line says what is shown wherever that changes."""
@@ -29,7 +31,8 @@ def panels(run: Run) -> str:
             parts.append(f'<p class="small">{escape(str(row["said"]))}</p>')
         columns = row["columns"]
         figures = "".join(_picture(run, column, str(before)) for column in columns)
-        parts.append(f'<div class="panel" style="--n:{max(1, len(columns))}">{figures}</div>')
+        many = " many" if len(columns) > _BESIDE else ""
+        parts.append(f'<div class="panel{many}" style="--n:{max(1, min(len(columns), _BESIDE))}">{figures}</div>')
     return "".join(parts)
 
 

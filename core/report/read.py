@@ -19,7 +19,7 @@ from core.config import load
 from core.errors import DataError, MissingDataError
 from core.evaluate.curve import Curve
 from core.evaluate.table import Row, Table
-from core.report.collection import DataFacts, nouns, read_data
+from core.report.collection import DataFacts, label_of, nouns, read_data
 
 Points = list[tuple[float, float]]
 Scores = TypeVar("Scores", Table, Curve)
@@ -133,7 +133,7 @@ def read_run(path: Path) -> Run:
         facts=facts,
         resumes=resumes,
         ended=ended,
-        data=read_data(path / "data.parquet", nouns(config), problems),
+        data=read_data(path / "data.parquet", nouns(config), label_of(config), problems),
         panels=panels,
         pictures=tuple(others),
         tables=tuple(_scored(sorted(path.glob("evaluation*.json")), Table, problems)),

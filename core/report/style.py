@@ -79,7 +79,8 @@ svg circle.t3{fill:var(--t3)}svg circle.t4{fill:var(--t4)}
 .panel img,.more img{display:block;width:100%;height:auto}
 figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3rem}
 @media (min-width:800px),print{.panel{grid-template-columns:repeat(var(--n),minmax(0,1fr));max-width:calc(var(--n)*17rem)}
-  .panel+.panel{margin-top:1.2rem}.panel+.panel figcaption{display:none}.panel figure{align-self:end}}
+  .panel+.panel{margin-top:1.2rem}.panel+.panel:not(.many) figcaption{display:none}.panel figure{align-self:end}}
+.panel.many+.panel.many{padding-top:1.2rem;border-top:1px solid var(--line)}
 .swatches{display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;font-size:.85rem;color:var(--soft);margin-top:.6rem}
 .swatches span::before{content:"";display:inline-block;width:1.4rem;height:1rem;margin-right:.4rem;
   vertical-align:-.15rem;outline:1px solid var(--line);outline-offset:-1px}
@@ -89,7 +90,7 @@ figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3re
 .nodata::before{
   background:radial-gradient(circle at 1px 1px,rgba(128,128,128,.6) 1px,rgba(128,128,128,.16) 1px) 0 0/5px 5px}
 .coarse{image-rendering:pixelated}
-.panel img,.pictures img{outline:1px solid var(--line);outline-offset:-1px}
+.pictures img{outline:1px solid var(--line);outline-offset:-1px}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem;margin:.6rem 0 0;
   max-width:84rem}
 .pictures img{display:block;width:100%;max-width:40rem;height:auto}
@@ -105,7 +106,7 @@ article+article{margin-top:2.6rem}
   .covers tbody tr[style] th::before{margin-right:.4rem}}
 .covers .bar i{display:block;height:.8rem;background:var(--c);min-width:1px}
 .more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:1rem;margin-top:1rem}
-.scores{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,34rem),1fr));gap:2rem 3rem;margin-top:1.2rem}
+.scores{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,34rem),1fr));gap:2rem 3rem;margin-top:1.2rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;font-weight:400;padding:.15rem 0;vertical-align:middle}
 .scores td{border-top:1px solid var(--line)}

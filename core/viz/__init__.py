@@ -30,7 +30,7 @@ from core.viz.layers import (
     save_png,
     to_voxels,
 )
-from core.viz.panels import Column, Row, central_slices, panels, save_panels, save_rows
+from core.viz.panels import Column, Row, central_slices, panels, save_panels, save_rows, spoken
 
 __all__ = [
     "HIDDEN_TINT",
@@ -57,6 +57,7 @@ __all__ = [
     "save_png",
     "save_rows",
     "shown_bands",
+    "spoken",
     "stretch",
     "to_rgb",
     "to_voxels",

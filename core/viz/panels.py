@@ -107,7 +107,7 @@ def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) ->
         if name == "image":
             columns.append(draw("image", "Reconstruction", batch[index][picked], window))
             continue
-        label, guess = name.replace("_", " "), batch[index].mean(0, keepdim=True)
+        label, guess = spoken(name), batch[index].mean(0, keepdim=True)
         truth = pictures.targets[name][index].mean(0, keepdim=True) if name in pictures.targets else None
         if pictures.groups and not bool(guess.any()) and (truth is None or not bool(truth.any())):
             continue  # these groups have no such target
@@ -116,6 +116,11 @@ def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) ->
             columns.append(draw(f"{name}-target", f"{label.capitalize()}: target", truth, scale))
         columns.append(draw(name, f"{label.capitalize()}: prediction", guess, scale))
     return Row(pictures.input, bands, tuple(columns), shown.kind, volume=pictures.original.ndim == 5)
+
+
+def spoken(name: str) -> str:
+    """Give the name of a term as words: `scale_0_5` is scale 0.5."""
+    return re.sub(r"(?<=\d)_(?=\d)", ".", name).replace("_", " ")
 
 
 def _hue_of(reads: Input | None, shown: Colours) -> Normalisation | None:

@@ -357,7 +357,7 @@ def test_ticks_are_round_and_inside() -> None:
     assert ticks(2.0, 2.0) == [2.0]
     assert log_ticks(0.9, 11) == [1, 2, 5, 10]
     assert log_ticks(1e-4, 1e2) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100])
-    assert [tick_text(v) for v in (0, 0.5, 5000, 12_000, 2e6, 5e-4)] == ["0", "0.5", "5000", "12k", "2M", "5e-4"]
+    assert [tick_text(v) for v in (0, 0.5, 5000, 12_000, 2e6, 5e-4)] == ["0", "0.5", "5000", "12k", "2M", "0.0005"]
 
 
 def test_numbers_for_people() -> None:
@@ -521,13 +521,47 @@ def test_options_of_a_stream_are_words_and_no_code(tmp_path: Path) -> None:
     assert "batch size 16; tiles (per image 1; plan free)" in text(page(make(tmp_path / "run", config=config)))
 
 
+def test_an_option_without_a_value_is_left_out(tmp_path: Path) -> None:
+    config = CONFIG.replace("kind: vit, width", "kind: vit, sensor: '', note: [], width").replace("seed: 3", "seed: ''")
+    said = text(page(make(tmp_path / "run", config=config)))
+    assert "encoder vit; width 192; depth 12" in said
+    assert "sensor" not in said.partition("Full configuration")[0]
+    assert "steps 40 lr 0.0015" in said
+
+
+def test_a_term_of_half_a_scale_is_called_so(tmp_path: Path) -> None:
+    events = [step(1, 1.0, terms={"scale_0_5": 0.5, "hog_9_bins": 0.5})]
+    said = text(page(make(tmp_path / "run", events)))
+    assert ": scale 0.5 " in said and ": hog 9 bins " in said
+
+
+def test_many_pictures_of_a_row_take_several_lines_and_keep_their_captions(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    for count, style in ((6, 'class="panel" style="--n:6"'), (11, 'class="panel many" style="--n:6"')):
+        columns = tuple(viz.Column(f"c{n}", f"Column {n}", pixels) for n in range(count))
+        viz.save_rows(run / "figures", [viz.Row("scene", ("red",), columns)] * 2)
+        assert page(run).count(style) == 2
+    assert ".panel+.panel:not(.many) figcaption{display:none}" in page(run)
+
+
 def test_ticks_of_tiny_values_differ() -> None:
     assert ticks(0.0, 4e-14) == pytest.approx([0, 1e-14, 2e-14, 3e-14, 4e-14])
 
 
+def labels_of(axis: tuple[float, float]) -> list[float]:
+    return [float(label) for label in re.findall(r">([^<>]+)</text>", whisker_axis(axis))]
+
+
+def test_labels_of_an_axis_do_not_run_into_each_other() -> None:
+    assert labels_of((-0.068, 0.049)) == [-0.05, 0], "six labels from -0.06 to 0.04 would"
+    assert labels_of((-0.23, 0.88)) == [0, 0.5]
+    assert labels_of((0.08, 0.98)) == [0.2, 0.4, 0.6, 0.8]
+
+
 @pytest.mark.parametrize("axis", [(0.08, 0.98), (0.0, 1.0), (0.32, 0.68), (-0.08, 1.08), (12.1, 12.9), (-3.0, 5.0)])
 def test_an_axis_of_whiskers_has_three_labels_at_least(axis: tuple[float, float]) -> None:
-    labels = [float(label) for label in re.findall(r">([^<>]+)</text>", whisker_axis(axis))]
+    labels = labels_of(axis)
     assert 3 <= len(labels) <= 5
     assert axis[0] <= labels[0] < labels[1] < labels[2] <= axis[1]
     assert len({f"{b - a:.6g}" for a, b in itertools.pairwise(labels)}) == 1, "they are evenly apart"

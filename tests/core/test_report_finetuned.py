@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from core import viz
@@ -130,6 +132,33 @@ def test_checks_are_drawn_by_the_scores_that_apply(tmp_path: Path) -> None:
     assert "Validation: quadratic kappa" in page(run), "it chose the weights"
     (run / "scores.json").unlink()
     assert len(re.findall("<h3>Validation: ", page(run))) == 3, "nothing says which apply"
+
+
+def test_scores_of_classes_stand_beside_chance(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", (("balanced accuracy", 0.6, 0.55, 0.7), ("AUROC", 0.7, 0.6, 0.8)))
+    (run / "config.yaml").write_text("training: {mode: linear, select: balanced accuracy}\n")
+    assert "chance" not in text(page(run)), "of a segmentation it depends on the areas"
+    head = json.loads((run / "head.json").read_text())
+    (run / "head.json").write_text(json.dumps(head | {"task": "classify", "classes": ["a", "b", "c", "d"]}))
+    html = page(run)
+    assert "balanced accuracy 0.600, 95 % interval 0.550 to 0.700; chance is 0.250." in text(html)
+    assert "All together (dashed: chance)" in text(html)
+    marks = [float(x) for x in re.findall(r'class="mark" x1="([\d.]+)%"', html)]
+    low, high = 0.25 - 0.08 * 0.55, 0.8 + 0.08 * 0.55
+    assert marks == pytest.approx([100 * (c - low) / (high - low) for c in (0.25, 0.5)], abs=0.01)
+
+
+def test_labelled_images_of_each_part_are_counted(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run / "config.yaml").write_text("images: {label: grade}\ntraining: {mode: linear}\n")
+    frame = {
+        "group": ["a", "a", "b", "c", "d", "e"],
+        "split": ["train", "train", "validation", "test", "test", "test"],
+        "grade": ["1", "0", "1", "", None, "2"],
+    }
+    parquet.write_table(pa.table(frame), run / "data.parquet")
+    said = text(page(run))
+    assert "images 6 train 2 with a label, in 1 group validation 1 with a label, in 1 group test 1 with a label" in said
 
 
 def test_classes_that_are_called_by_numbers_are_called_classes(tmp_path: Path) -> None:
