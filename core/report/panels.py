@@ -10,7 +10,7 @@ from typing import Any
 from core.report.html import figure, picture, png
 from core.report.read import Run, number
 
-_BESIDE = 6  # pictures of a row; of more, it has several lines
+_BESIDE = 7  # pictures of a row; of more, it has several lines
 
 
 def panels(run: Run) -> str:

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from core import viz
 from core.errors import ConfigError, MissingDataError, RunFolderError
 from core.evaluate.table import Difference, LabelClass, Row, Table
-from core.report import write_report
+from core.report import style, write_report
 from core.report.charts import Curve, line_chart, log_ticks, show, smooth, thin, tick_text, ticks, whisker, whisker_axis
 from core.report.read import read_run
 from core.report.words import headline, verdict
@@ -538,10 +538,10 @@ def test_a_term_of_half_a_scale_is_called_so(tmp_path: Path) -> None:
 def test_many_pictures_of_a_row_take_several_lines_and_keep_their_captions(tmp_path: Path) -> None:
     run = make(tmp_path / "run")
     pixels = np.zeros((4, 4, 3), np.uint8)
-    for count, style in ((6, 'class="panel" style="--n:6"'), (11, 'class="panel many" style="--n:6"')):
+    for count, markup in ((7, 'class="panel" style="--n:7"'), (11, 'class="panel many" style="--n:7"')):
         columns = tuple(viz.Column(f"c{n}", f"Column {n}", pixels) for n in range(count))
         viz.save_rows(run / "figures", [viz.Row("scene", ("red",), columns)] * 2)
-        assert page(run).count(style) == 2
+        assert page(run).count(markup) == 2
     assert ".panel+.panel:not(.many) figcaption{display:none}" in page(run)
 
 
@@ -573,3 +573,23 @@ def test_single_steps_are_in_the_legend_where_they_are_drawn(tmp_path: Path, ste
     assert ('class="t1 quiet"' in html) is drawn
     assert ('<li class="faint" style="--c:var(--t1)">train, single steps</li>' in html) is drawn
     assert ("single steps" in text(html)) is drawn
+
+
+@pytest.mark.parametrize("theme", [style._LIGHT, style._DARK])
+def test_text_and_curves_stand_out_from_their_ground(theme: str) -> None:
+    colours = dict(re.findall(r"--(\w+):#(\w+)", theme))
+
+    def light(name: str) -> float:
+        code = colours[name] if len(colours[name]) == 6 else "".join(2 * digit for digit in colours[name])
+        shares = [int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((light(one), light(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    text_on = [("ink", "ground"), ("soft", "ground"), ("ink", "raised"), ("ink", "warn"), ("t1", "ground")]
+    assert {pair: contrast(*pair) for pair in text_on if contrast(*pair) < 4.5} == {}  # WCAG 2.1, 1.4.3
+    curves = [(f"t{tone}", "ground") for tone in range(5)]
+    assert {pair: contrast(*pair) for pair in curves if contrast(*pair) < 3.0} == {}  # WCAG 2.1, 1.4.11
