@@ -123,6 +123,7 @@ def write_maps(
         RunFolderError: the page cannot be written.
     """
     total = _together(sheets)
+    places = max(_places([total], digits=4), _places(sheets, digits=3))
     noun = "scene" if len(sheets) == 1 else "scenes"
     lead = f"{len(sheets):,} {noun}, {_area(total.measured, total.pixel_km2)} mapped: {_largest(total)}"
     first = (
@@ -136,8 +137,8 @@ def write_maps(
     parts = []
     if len(sheets) > 1 and total.covers:
         said = "A place that several scenes show is counted in each of them."
-        parts.append(section("All scenes together", said, _covers(total)))
-    drawn = "".join(_sheet(sheet, alone=len(sheets) == 1) for sheet in sheets[:PICTURED])
+        parts.append(section("All scenes together", said, _covers(total, places)))
+    drawn = "".join(_sheet(sheet, places, alone=len(sheets) == 1) for sheet in sheets[:PICTURED])
     if any(sheet.pictures and sheet.measured < sheet.pixels for sheet in sheets[:PICTURED]):
         drawn = legend((), [("nodata", "not measured")]) + drawn
     parts.append(section("Scenes" if len(sheets) > 1 else sheets[0].name, first, drawn))
@@ -206,20 +207,20 @@ def _names(names: Sequence[str], of: int) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _sheet(sheet: Sheet, *, alone: bool) -> str:
+def _sheet(sheet: Sheet, places: int, *, alone: bool) -> str:
     heading = "" if alone else f'<h3 class="apart">{escape(sheet.name)}</h3>'
     left_out = _share(sheet.pixels - sheet.measured, sheet.pixels)
     said = f'<p class="soft small">{escape(sheet.said)} Not measured: {left_out}.</p>'
     pictures = f'<div class="pictures">{"".join(sheet.pictures)}</div>' if sheet.pictures else ""
-    tables = (_covers(sheet) if sheet.covers else "") + (_numbers(sheet.numbers) if sheet.numbers else "")
+    tables = (_covers(sheet, places) if sheet.covers else "") + (_numbers(sheet.numbers) if sheet.numbers else "")
     return f"<article>{heading}{said}{pictures}{tables}</article>"
 
 
-def _covers(sheet: Sheet) -> str:
+def _covers(sheet: Sheet, places: int) -> str:
     """Tabulate classes, the largest first: what they cover, and their share of what is measured."""
     unit = "pixels" if sheet.pixel_km2 is None else "km²"
     covers = sorted(sheet.covers, key=lambda cover: -cover.pixels)
-    areas = _column([cover.pixels for cover in covers], sheet.pixel_km2)
+    areas = [_written(cover.pixels, sheet.pixel_km2, places) for cover in covers]
     rows = []
     for cover, area in zip(covers, areas, strict=True):
         share = cover.pixels / sheet.measured if sheet.measured else 0.0
@@ -231,15 +232,19 @@ def _covers(sheet: Sheet) -> str:
     return _table(["class", unit, "share", ""], rows)
 
 
-def _column(pixels: Sequence[int], pixel_km2: float | None) -> list[str]:
-    """Write areas one below the other: as many decimals for all as show four digits of the largest."""
-    if pixel_km2 is None:
-        return [f"{count:,}" for count in pixels]
-    areas = [count * pixel_km2 for count in pixels]
+def _places(sheets: Sequence[Sheet], *, digits: int) -> int:
+    """Count the decimals that areas in km² need to show so many digits of the largest."""
+    areas = [cover.pixels * sheet.pixel_km2 for sheet in sheets if sheet.pixel_km2 for cover in sheet.covers]
     largest = max(areas, default=0.0)
-    places = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
-    least = 10.0**-places
-    return [f"{area:,.{places}f}" if area == 0 or area >= least / 2 else f"< {least:.{places}f}" for area in areas]
+    return max(0, digits - 1 - math.floor(math.log10(largest))) if largest > 0 else 0
+
+
+def _written(pixels: int, pixel_km2: float | None, places: int) -> str:
+    """Write an area with so many decimals, as all of a page have, and never a little as nothing."""
+    if pixel_km2 is None:
+        return f"{pixels:,}"
+    area, least = pixels * pixel_km2, 10.0**-places
+    return f"< {least:.{places}f}" if 0 < area < least / 2 else f"{area:,.{places}f}"
 
 
 def _numbers(found: Sequence[Numbers]) -> str:

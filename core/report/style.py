@@ -81,7 +81,7 @@ figcaption{font-size:.85rem;line-height:1.3;color:var(--soft);margin-bottom:.3re
 @media (min-width:800px),print{.panel{grid-template-columns:repeat(var(--n),minmax(0,1fr));max-width:calc(var(--n)*17rem)}
   .panel+.panel{margin-top:1.2rem}.panel+.panel:not(.many) figcaption{display:none}.panel figure{align-self:end}}
 .panel.many+.panel.many{padding-top:1.2rem;border-top:1px solid var(--line)}
-.swatches{display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;font-size:.85rem;color:var(--soft);margin-top:.6rem}
+.swatches{display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;font-size:.85rem;color:var(--soft);margin:.6rem 0;max-width:none}
 .swatches span::before{content:"";display:inline-block;width:1.4rem;height:1rem;margin-right:.4rem;
   vertical-align:-.15rem;outline:1px solid var(--line);outline-offset:-1px}
 .swatches [style]::before{background:var(--c)}

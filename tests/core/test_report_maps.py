@@ -99,6 +99,10 @@ def test_areas_of_one_table_have_as_many_decimals(tmp_path: Path) -> None:
     covers = (cover("a", 17_090), cover("b", 1_250), cover("c", 2))
     html = page(tmp_path, sheet(covers=covers, pixels=20_000, measured=18_342, pixel_km2=1e-4))
     assert re.findall(r"</th><td>([^%]*?)</td>", html) == ["1.709", "0.125", "&lt; 0.001"]
+    small = sheet(covers=covers[1:], pixels=20_000, measured=18_342, pixel_km2=1e-4)
+    several = page(tmp_path, sheet(covers=covers, pixels=20_000, measured=18_342, pixel_km2=1e-4), small)
+    column = re.findall(r"</th><td>([^%]*?)</td>", several)
+    assert column == ["1.709", "0.250", "&lt; 0.001", "1.709", "0.125", "&lt; 0.001", "0.125", "&lt; 0.001"]
     large = page(tmp_path, sheet(covers=covers, pixels=20_000, measured=18_342, pixel_km2=1.0))
     assert re.findall(r"</th><td>([^%]*?)</td>", large) == ["17,090", "1,250", "2"]
 
