@@ -82,7 +82,8 @@ def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) ->
     original, seen = pictures.original[index], pictures.seen[index]
     hidden = to_voxels(pictures.mask[index], pictures.patch)
     blank = ~hidden & (seen == 0).all(0) & (original != 0).any(0)  # tokens of the rim: neither seen nor predicted
-    window = stretch(original[picked], data, normalisation=_hue_of(reads, shown))
+    hue = _hue_of(reads, shown)
+    window = stretch(original[picked], data, normalisation=hue)
     valid = data.all(0)
 
     def draw(name: str, heading: str, image: Tensor, scale: Window) -> Column:
@@ -115,7 +116,8 @@ def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) ->
         if truth is not None:
             columns.append(draw(f"{name}-target", f"{label.capitalize()}: target", truth, scale))
         columns.append(draw(name, f"{label.capitalize()}: prediction", guess, scale))
-    return Row(pictures.input, bands, tuple(columns), shown.kind, volume=pictures.original.ndim == 5)
+    kind = shown.kind if hue is not None or len(bands) == 1 else f"{shown.kind}: each band is stretched alone"
+    return Row(pictures.input, bands, tuple(columns), kind, volume=pictures.original.ndim == 5)
 
 
 def spoken(name: str) -> str:
@@ -124,8 +126,13 @@ def spoken(name: str) -> str:
 
 
 def _hue_of(reads: Input | None, shown: Colours) -> Normalisation | None:
-    """The value space of the drawn bands where their hue is to be kept, as in true colour; others are stretched alone."""
-    if reads is None or reads.normalisation.method != "fixed" or shown.kind != "true colour":
+    """The value space of the drawn bands where their hue is to be kept, that of a camera's picture; others are stretched alone.
+
+    What a satellite measures is as blue as the air above the ground: with its hue kept, a forest looks like a lake.
+    """
+    if reads is None or shown.kind != "true colour":
+        return None
+    if reads.normalisation.method != "fixed" or not reads.normalisation.full_scale:
         return None
     mean, std = (
         tuple(each[band] for band in shown.bands) for each in (reads.normalisation.mean, reads.normalisation.std)

@@ -315,16 +315,17 @@ def scene(bands: tuple[str, ...], **changes: object) -> tuple[Pictures, Input]:
 def test_the_first_image_is_shown_again_in_each_region_of_the_spectrum(tmp_path: Path) -> None:
     shown, reads = scene(S2, sensor="sentinel2_l1c")
     rows = viz.panels(shown, limit=2, reads=reads)
+    alone = "each band is stretched alone"
     assert [(row.colours, row.again) for row in rows] == [
-        ("true colour", False),
-        ("near infrared", True),
-        ("short-wave infrared", True),
-        ("true colour", False),
+        (f"true colour: {alone}", False),
+        (f"near infrared: {alone}", True),
+        (f"short-wave infrared: {alone}", True),
+        (f"true colour: {alone}", False),
     ]
     assert rows[1].shown == ("B09", "B08", "B05")
     index = viz.save_panels(tmp_path, [shown, shown], limit=3, contract=Contract(inputs=(reads,)))
     saved = json.loads(index.read_text())["rows"]
-    assert [row["colours"] for row in saved].count("true colour") == 3, "limit counts images, not rows"
+    assert [row["colours"] for row in saved].count(f"true colour: {alone}") == 3, "limit counts images, not rows"
     files = [column["file"] for row in saved for column in row["columns"]]
     assert len(files) == len(set(files)) == len(list(tmp_path.glob("panel_*.png")))
 
@@ -333,7 +334,12 @@ def test_band_groups_have_rows_of_their_own() -> None:
     bands = ("B02", "B03", "B04", "B08", "B11", "B12")
     shown, reads = scene(bands, groups=(bands[:4], bands[4:]), sensor="sentinel2_l1c")
     rows = viz.panels(shown, limit=1, reads=reads)
-    assert [row.colours for row in rows] == ["true colour", "group B02, B03, B04, B08", "group B11, B12"]
+    assert [row.colours.partition(":")[0] for row in rows] == [
+        "true colour",
+        "group B02, B03, B04, B08",
+        "group B11, B12",
+    ]
+    assert [":" in row.colours for row in rows] == [True, True, False], "one band is grey"
     assert [row.shown for row in rows] == [("B04", "B03", "B02"), ("B08", "B04", "B02"), ("B12",)]
 
 
@@ -405,11 +411,22 @@ def test_a_map_that_a_group_does_not_have_is_left_out_of_its_row() -> None:
     ]
 
 
-def test_true_colour_keeps_its_hue_and_other_bands_do_not_change_it() -> None:
+def test_a_camera_keeps_its_hue_and_a_satellite_does_not_show_the_blue_of_the_air() -> None:
     shown, reads = scene(S2, sensor="sentinel2_l1c")
     [row, *_] = viz.panels(shown, limit=1, reads=reads)
     drawn = columns(row)["original"].astype(float)[..., :3].mean((0, 1))
-    assert drawn[0] > drawn[1] + 20 > drawn[2] + 40, "B04 is brighter than B03, and that than B02"
+    assert np.ptp(drawn) < 12, "B04 is brighter than B03, and that than B02; that is not seen"
+    photograph, reads = scene(RGB)
+    reads = replace(reads, normalisation=replace(reads.normalisation, full_scale=True), unit="px")
+    [row] = viz.panels(photograph, limit=1, reads=reads)
+    drawn = columns(row)["original"].astype(float)[..., :3].mean((0, 1))
+    assert drawn[2] > drawn[1] + 20 > drawn[0] + 40, "blue is brighter than green, and that than red"
+    assert row.colours == "true colour"
+
+
+def test_other_bands_do_not_change_true_colour() -> None:
+    shown, reads = scene(S2, sensor="sentinel2_l1c")
+    [row, *_] = viz.panels(shown, limit=1, reads=reads)
     hot = Pictures(**{**vars(shown), "original": shown.original.index_fill(1, torch.tensor([0, 12]), 300.0)})
     [same, *_] = viz.panels(hot, limit=1, reads=reads)
     assert np.array_equal(columns(same)["original"], columns(row)["original"])
