@@ -9,6 +9,7 @@ from typing import Any
 from core.report.charts import show
 from core.report.html import Fact, cards
 from core.report.read import Run
+from core.report.words import counted
 
 _NONE: tuple[Any, ...] = (None, "", [], ())
 
@@ -38,7 +39,9 @@ def _data(run: Run) -> list[Fact]:
         total = sum(run.data.images.values())
         share = f", {100 * run.data.held_out_images / total:.0f} % of the images" if total else ""
         entries.append(("groups", f"{run.data.groups:,}"))
-        held_out = f"{run.data.held_out_images:,} images in {run.data.held_out_groups:,} groups{share}"
+        held_out = (
+            f"{counted(run.data.held_out_images, 'image')} in {counted(run.data.held_out_groups, 'group')}{share}"
+        )
         entries.append(("held out", held_out))
         if run.data.file_bytes is not None:
             entries.append(("on disk", f"{run.data.file_bytes / 1e6:,.1f} MB"))
@@ -88,7 +91,7 @@ def lines(tree: Mapping[str, Any], prefix: str = "") -> list[Fact]:
                 label = f"{one} {named.get('name', i + 1)}"
                 entries += lines({label: {k: v for k, v in named.items() if k != "name"} if named else entry})
         elif value not in _NONE:
-            entries.append((name, _text(value)))
+            entries.append((name, _text(value, key)))
     return entries
 
 
@@ -101,11 +104,12 @@ def _nested(value: Any) -> bool:
 def _inline(plain: Mapping[str, Any]) -> str:
     """Write plain entries in one line, the kind of a part first and without its name."""
     kind = [_text(plain["kind"])] if "kind" in plain else []
-    rest = (f"{k.replace('_', ' ')} {_text(v)}" for k, v in plain.items() if k != "kind" and v not in _NONE)
+    rest = (f"{k.replace('_', ' ')} {_text(v, k)}" for k, v in plain.items() if k != "kind" and v not in _NONE)
     return "; ".join([*kind, *rest])
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, of: str = "") -> str:
+    """Write the value of an option `of` some name; several whole numbers are a size, where the name is no plural."""
     if isinstance(value, Mapping):
         return f"({_inline(value)})"
     if isinstance(value, bool):
@@ -115,7 +119,7 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, list | tuple):
-        return " × ".join(map(_text, value)) if _is_size(value) else ", ".join(map(_text, value))
+        return (" × " if _is_size(value) and not of.endswith("s") else ", ").join(map(_text, value))
     return str(value)
 
 

@@ -19,7 +19,7 @@ from core.report.html import Fact, cards, document, folded, leads, legend, notes
 from core.report.panels import panels, with_nodata
 from core.report.read import Run, listed, number
 from core.report.scores import axis_of, decimals, line, score_table
-from core.report.words import class_name
+from core.report.words import class_name, counted
 
 _TOLD = 4  # scores in the headline
 _ERROR = "Error"
@@ -201,12 +201,8 @@ def _counts(run: Run) -> list[Fact]:
     parts = [part for part in ("train", "validation", "test") if part in splits]
     return [
         *((kind, f"{count:,}") for kind, count in run.data.images.items()),
-        *((part, f"{splits[part][0]:,} with a label, in {_groups(splits[part][1])}") for part in parts),
+        *((part, f"{splits[part][0]:,} with a label, in {counted(splits[part][1], 'group')}") for part in parts),
     ]
-
-
-def _groups(count: int) -> str:
-    return f"{count:,} group" if count == 1 else f"{count:,} groups"
 
 
 def _part(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:

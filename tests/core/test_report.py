@@ -179,7 +179,7 @@ def test_the_headline_and_the_facts_are_the_runs_own(tmp_path: Path) -> None:
         "photographs 3",
         "volumes 1",
         "groups 3",
-        "held out 1 images in 1 groups, 25 % of the images",
+        "held out 1 image in 1 group, 25 % of the images",
         "packages torch 2.14.0",
         "commit 9f3c1e7",
         "run id abc123",
@@ -527,6 +527,12 @@ def test_an_option_without_a_value_is_left_out(tmp_path: Path) -> None:
     assert "encoder vit; width 192; depth 12" in said
     assert "sensor" not in said.partition("Full configuration")[0]
     assert "steps 40 lr 0.0015" in said
+
+
+def test_sizes_are_told_from_lists(tmp_path: Path) -> None:
+    config = CONFIG.replace("kind: vit, width", "kind: swinv2, depths: [2, 2, 4], window: [8, 8], width")
+    said = text(page(make(tmp_path / "run", config=config)))
+    assert "encoder swinv2; depths 2, 2, 4; window 8 × 8; width 192" in said
 
 
 def test_a_term_of_half_a_scale_is_called_so(tmp_path: Path) -> None:
