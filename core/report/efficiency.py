@@ -113,13 +113,14 @@ def _gains(curve: Curve) -> str:
     rows: dict[tuple[str, str, str], dict[int, PointDifference]] = {}
     for d in curve.differences:
         rows.setdefault((d.metric, d.method, d.baseline), {})[d.shots] = d
-    columns = "".join(f"<th>{shots} labels</th>" for shots in curve.shots)
+    columns = "".join(f'<th scope="col">{shots} labels</th>' for shots in curve.shots)
     heading = f"{curve.differences[0].features} minus"
-    head = f"<tr><th>{escape(heading)}</th><th>score</th>{columns}</tr>"
+    head = f'<tr><th scope="col">{escape(heading)}</th><th scope="col">score</th>{columns}</tr>'
     body = []
     for (metric, method, baseline), found in rows.items():
         cells = "".join(f"<td>{_cell(found[shots]) if shots in found else ''}</td>" for shots in curve.shots)
-        body.append(f"<tr><td>{escape(baseline)}</td><td>{escape(f'{metric}, {method}')}</td>{cells}</tr>")
+        score_of = escape(f"{metric}, {method}")
+        body.append(f'<tr><th scope="row">{escape(baseline)}</th><td>{score_of}</td>{cells}</tr>')
     title = '<h3 class="apart">Paired differences <span class="soft">(bold: the interval excludes zero)</span></h3>'
     return f"{title}<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
 

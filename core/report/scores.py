@@ -11,6 +11,11 @@ from core.evaluate.table import Difference, Row, Table
 from core.report.charts import score, whisker, whisker_axis
 from core.report.words import verdict
 
+# What the columns are is plain to the eye; a screen reader is told.
+_HEAD = '<thead class="unseen"><tr>{}</tr></thead>'.format(
+    "".join(f'<th scope="col">{name}</th>' for name in ("name", "drawn", "score and interval"))
+)
+
 Interval = tuple[float, float, float]
 
 
@@ -37,7 +42,7 @@ def _metric(table: Table, metric: str, tones: dict[str, int]) -> str:
     axis = axis_of([(r.value, r.low, r.high) for r in rows], chance)
     body = []
     for method in dict.fromkeys(row.method for row in rows):
-        body.append(f'<tr><th colspan="3">{escape(method)}</th></tr>')
+        body.append(f'<tr><th scope="rowgroup" colspan="3">{escape(method)}</th></tr>')
         for row in rows:
             if row.method == method:
                 spread = f" ± {row.spread:.3f} over {row.sets} seeds" if row.spread is not None else ""
@@ -54,7 +59,7 @@ def _gains(table: Table, metric: str, tones: dict[str, int]) -> str:
     axis = axis_of([(d.value, d.low, d.high) for d in found], 0.0)
     body = []
     for method in dict.fromkeys(d.method for d in found):
-        body.append(f'<tr><th colspan="3">{escape(method)}</th></tr>')
+        body.append(f'<tr><th scope="rowgroup" colspan="3">{escape(method)}</th></tr>')
         for d in found:
             if d.method == method:
                 plot = whisker(d.value, d.low, d.high, axis=axis, mark=0.0, tone=tones.get(d.baseline, 0))
@@ -68,7 +73,7 @@ def line(name: str, plot: str, of: Row | Difference, form: str, *, first: bool) 
     """Give a row of a `score_table`: a name, the whisker of a score, and its numbers."""
     mark = " first" if first else ""
     return (
-        f'<tr><td class="name{mark}">{escape(name)}</td><td class="plot">{plot}</td>'
+        f'<tr><th scope="row" class="name{mark}">{escape(name)}</th><td class="plot">{plot}</td>'
         f'<td class="value"><b>{score(of.value, form)}</b> {interval(of, form)}</td></tr>'
     )
 
@@ -93,7 +98,7 @@ def decimals(values: Iterable[float]) -> str:
 def score_table(heading: str, body: Sequence[str], axis: tuple[float, float]) -> str:
     """Give rows under a heading, which is markup, with their common axis below."""
     foot = f'<tr><td class="name"></td><td class="plot">{whisker_axis(axis)}</td><td class="value"></td></tr>'
-    return f"<div><h3>{heading}</h3><table><tbody>{''.join(body)}</tbody><tfoot>{foot}</tfoot></table></div>"
+    return f"<div><h3>{heading}</h3><table>{_HEAD}<tbody>{''.join(body)}</tbody><tfoot>{foot}</tfoot></table></div>"
 
 
 def axis_of(intervals: Sequence[Interval], mark: float | None) -> tuple[float, float]:

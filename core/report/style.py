@@ -109,18 +109,18 @@ article+article{margin-top:2.6rem}
 .scores{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,34rem),1fr));gap:2rem 3rem;margin-top:1.2rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;font-weight:400;padding:.15rem 0;vertical-align:middle}
-.scores td{border-top:1px solid var(--line)}
+.scores tbody td,.scores tbody .name{border-top:1px solid var(--line)}
+.unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .scores th[colspan]{color:var(--soft);font-size:.85rem;padding-top:.7rem}
 .scores .name{width:34%;padding-right:.8rem;overflow-wrap:anywhere;line-height:1.25}
 .scores .value{width:11.5rem;padding-left:.8rem;text-align:right;white-space:nowrap}
 .scores .value b{font-weight:600}
 .scores .first{font-weight:600}
-.scores tfoot td{border:0}
 .whisker{display:block;width:100%;height:1.9rem;overflow:visible}
 .whisker line{stroke-width:2.5}
 .whisker .mark{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}
 .scale{display:block;width:100%;height:16px;overflow:visible}
-@media (max-width:640px){.scores tr{display:grid;grid-template-columns:1fr auto}.scores td{border:0}
+@media (max-width:640px){.scores tr{display:grid;grid-template-columns:1fr auto}.scores tbody td{border:0}
   .scores .name,.scores .value{width:auto;padding-top:.35rem;border-top:1px solid var(--line)}
   .scores .plot{grid-column:1/-1;grid-row:2;padding:0 .4rem}.scores tfoot .name,.scores tfoot .value{display:none}
   .whisker{height:1.3rem}}

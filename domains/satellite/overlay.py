@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.contract import Input
+from core.report.words import class_name
 from core.viz import classes_over, clear_nodata, colours, natural, save_png
 from datasets import LazyImage
 from domains.satellite.looking import STRENGTH, numbers_of, open_map
@@ -76,7 +77,7 @@ def _named(code: int, name: str) -> tuple[str, FreeTypeFont]:
     """Say which class it is, in letters that a font has; where none has them by its number, which the map explains."""
     for font in _fonts():
         if _has_letters(font, name):
-            return (name if name == str(code) else f"{code}: {name}"), font
+            return (class_name(name) if name == str(code) else f"{code}: {name}"), font
     return f"{code}: its name is in the map's own legend", _fonts()[0]
 
 

@@ -529,6 +529,16 @@ def test_an_option_without_a_value_is_left_out(tmp_path: Path) -> None:
     assert "steps 40 lr 0.0015" in said
 
 
+def test_tables_of_scores_have_heads_for_those_who_do_not_see_them(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run / "evaluation.json").write_text(table().to_json())
+    html = page(run)
+    heads = [re.findall(r'scope="col">([^<]*)<', found) for found in re.findall("<table>(.*?)</table>", html)]
+    assert heads and all(head == ["name", "drawn", "score and interval"] for head in heads)
+    assert html.count('scope="row" class="name') == len(table().rows) + len(table().differences)
+    assert html.count('scope="rowgroup"') == 2
+
+
 def test_sizes_are_told_from_lists(tmp_path: Path) -> None:
     config = CONFIG.replace("kind: vit, width", "kind: swinv2, depths: [2, 2, 4], window: [8, 8], width")
     said = text(page(make(tmp_path / "run", config=config)))

@@ -256,7 +256,7 @@ def test_names_of_classes_are_drawn_in_letters_that_a_font_has(monkeypatch: pyte
     assert not overlay._has_letters(own, "W\u00e4lder")
     monkeypatch.setattr(overlay, "_fonts", lambda: (own,))
     assert overlay._named(7, "Wald") == ("7: Wald", own)
-    assert overlay._named(7, "7") == ("7", own)
+    assert overlay._named(7, "7") == ("class 7", own)
     for name in ("W\u00e4lder", "\u68ee\u6797", "\u0644\u0627"):
         assert overlay._named(7, name) == ("7: its name is in the map's own legend", own)
     unknown, numbered = drawn_names(("a", "b", "\u68ee")), drawn_names(("a", "b", "\u6c34"))
