@@ -19,6 +19,7 @@ WIDTH, HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 10, 30
 _MEANS = 2000  # averages of a curve
 _LETTERS = 28  # under a column of whiskers, where it is narrowest
+_LONG = 6  # letters that fit beside a chart
 _HOVERS = 60  # hover zones per chart: enough to read a curve, small enough to carry
 
 
@@ -67,7 +68,7 @@ def _few_ticks(low: float, high: float) -> list[float]:
         before, found = found, ticks(low, high, about=about)
         if len(found) >= 3:
             break
-    tight = sum(len(tick_text(value)) + 2 for value in found) > _LETTERS
+    tight = sum(len(text) + 2 for text in tick_texts(found)) > _LETTERS
     return before if tight and len(before) == 2 else found
 
 
@@ -84,6 +85,16 @@ def tick_text(value: float) -> str:
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
     return f"{value:g}" if value == 0 or abs(value) >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def tick_texts(values: Sequence[float]) -> list[str]:
+    """Write the labels of one axis alike: small ones as powers of ten where one of them would be too long, or is one."""
+    plain = [tick_text(value) for value in values]
+    small = max((abs(value) for value in values), default=0.0) < 1e-2
+    if not small or all(len(text) <= _LONG and "e" not in text for text in plain):
+        return plain
+    parts = [f"{value:.3e}".partition("e") for value in values]
+    return [f"{float(digits):g}e{int(power)}" if float(digits) else "0" for digits, _, power in parts]
 
 
 def smooth(points: Sequence[Point]) -> tuple[list[Point], int]:
@@ -134,10 +145,11 @@ def line_chart(curves: Sequence[Curve], *, label: str, log: bool = False, from_z
         return _LEFT + span_x * (x - left) / (right - left), _TOP + span_y * (1 - share)
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
-    for value in log_ticks(low, high) if log else ticks(low, high):
+    values = log_ticks(low, high) if log else ticks(low, high)
+    for value, said in zip(values, tick_texts(values), strict=True):
         _, y = at(left, value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick_text(value)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
     for value in ticks(left, right, about=4):
         if value == round(value):
             x, _ = at(value, low)
@@ -230,8 +242,9 @@ def whisker_axis(axis: tuple[float, float]) -> str:
     """Draw the labels under a column of whiskers."""
     start, stop = axis
     labels = []
-    for value in _few_ticks(start, stop):
+    values = _few_ticks(start, stop)
+    for value, said in zip(values, tick_texts(values), strict=True):
         share = 100 * (value - start) / (stop - start)
         anchor = "start" if share < 4 else "end" if share > 96 else "middle"
-        labels.append(f'<text x="{share:.2f}%" y="13" text-anchor="{anchor}">{tick_text(value)}</text>')
+        labels.append(f'<text x="{share:.2f}%" y="13" text-anchor="{anchor}">{said}</text>')
     return f'<svg class="scale" role="presentation">{"".join(labels)}</svg>'

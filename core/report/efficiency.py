@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from core.evaluate.curve import Curve, Point, PointDifference
-from core.report.charts import HEIGHT, WIDTH, score, tick_text, ticks
+from core.report.charts import HEIGHT, WIDTH, score, tick_texts, ticks
 from core.report.scores import interval
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 10, 42
@@ -61,10 +61,11 @@ def chart(points: Sequence[Point], *, chance: float | None, tones: dict[str, int
         return _TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / (high - low)
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
-    for value in ticks(low, high):
+    values = ticks(low, high)
+    for value, said in zip(values, tick_texts(values), strict=True):
         y = up(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick_text(value)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
     for few in shots:
         parts.append(f'<text x="{across(few):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{few}</text>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2

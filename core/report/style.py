@@ -109,6 +109,7 @@ article+article{margin-top:2.6rem}
 .scores{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,34rem),1fr));gap:2rem 3rem;margin-top:1.2rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;font-weight:400;padding:.15rem 0;vertical-align:middle}
+section>table th,section>table td{padding-right:.8rem}
 .scores tbody td,.scores tbody .name{border-top:1px solid var(--line)}
 .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .scores th[colspan]{color:var(--soft);font-size:.85rem;padding-top:.7rem}

@@ -22,7 +22,19 @@ from core import viz
 from core.errors import ConfigError, MissingDataError, RunFolderError
 from core.evaluate.table import Difference, LabelClass, Row, Table
 from core.report import style, write_report
-from core.report.charts import Curve, line_chart, log_ticks, show, smooth, thin, tick_text, ticks, whisker, whisker_axis
+from core.report.charts import (
+    Curve,
+    line_chart,
+    log_ticks,
+    show,
+    smooth,
+    thin,
+    tick_text,
+    tick_texts,
+    ticks,
+    whisker,
+    whisker_axis,
+)
 from core.report.read import read_run
 from core.report.words import headline, verdict
 
@@ -358,6 +370,14 @@ def test_ticks_are_round_and_inside() -> None:
     assert log_ticks(0.9, 11) == [1, 2, 5, 10]
     assert log_ticks(1e-4, 1e2) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100])
     assert [tick_text(v) for v in (0, 0.5, 5000, 12_000, 2e6, 5e-4)] == ["0", "0.5", "5000", "12k", "2M", "0.0005"]
+
+
+def test_labels_of_one_axis_are_written_alike() -> None:
+    assert tick_texts([0, 5e-5, 1e-4, 1.5e-4]) == ["0", "5e-5", "1e-4", "1.5e-4"]
+    assert tick_texts([0, 5e-4, 1e-3, 1.5e-3]) == ["0", "0.0005", "0.001", "0.0015"]
+    assert tick_texts([-2e-6, 0, 2e-6]) == ["-2e-6", "0", "2e-6"]
+    assert tick_texts([0, 12_500, 25_000]) == ["0", "12.5k", "25k"]
+    assert tick_texts([]) == []
 
 
 def test_numbers_for_people() -> None:
