@@ -106,6 +106,7 @@ def write_maps(
     command: Sequence[str],
     reading: Sequence[str] = (),
     files: Sequence[str] = (),
+    done: str = "mapped",
 ) -> Path:
     """Write one page of several maps.
 
@@ -118,6 +119,7 @@ def write_maps(
         command: the words of the command line that repeats it.
         reading: sentences on how to read the pictures.
         files: names of the maps that lie beside the page.
+        done: what was done to the scenes, as a participle.
 
     Raises:
         RunFolderError: the page cannot be written.
@@ -125,12 +127,12 @@ def write_maps(
     total = _together(sheets)
     places = max(_places([total], digits=4), _places(sheets, digits=3))
     noun = "scene" if len(sheets) == 1 else "scenes"
-    lead = f"{len(sheets):,} {noun}, {_area(total.measured, total.pixel_km2)} mapped: {_largest(total)}"
+    lead = f"{len(sheets):,} {noun}, {_area(total.measured, total.pixel_km2)} {done}: {_largest(total)}"
     first = (
         f"The first {PICTURED} of {len(sheets):,} scenes are shown; all are counted." if len(sheets) > PICTURED else ""
     )
     entries = [
-        ("Mapped", _area(total.measured, total.pixel_km2), f"of {_area(total.pixels, total.pixel_km2)}"),
+        (done.capitalize(), _area(total.measured, total.pixel_km2), f"of {_area(total.pixels, total.pixel_km2)}"),
         ("Not measured", _share(total.pixels - total.measured, total.pixels), "of all pixels"),
         ("Time", duration(total.seconds), f"{show(total.pixels / total.seconds)} pixels per second"),
     ]
@@ -154,7 +156,7 @@ def write_maps(
         + warnings(_once(sheets, [sheet.warnings for sheet in sheets]))
         + tiles(entries),
         sections=parts,
-        footer="Made beside the maps that it shows.",
+        footer="Made beside the files that it shows.",
         shows=files,
     )
     publish_text(path, page)

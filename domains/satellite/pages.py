@@ -223,6 +223,7 @@ def write_page(
         command=["python", *sys.orig_argv[1:]],
         reading=_READING[what],
         files=[path.name for path in made],
+        done="described" if what == "tokens" else "mapped",
     )
 
 

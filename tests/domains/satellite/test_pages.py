@@ -225,6 +225,7 @@ def test_tokens_are_shown_beside_their_scene(tmp_path: Path, product: Any, name:
     assert "scene, seen by run" in said
     assert "Tokens" in said and len(watch(html).sources) == 2
     assert "Not measured 4" in said
+    assert "km² described." in said and "mapped" not in said
 
 
 def test_features_too_few_for_colours_are_kept_and_not_drawn(tmp_path: Path) -> None:
