@@ -23,6 +23,7 @@ from core.report.words import class_name, counted
 
 _TOLD = 4  # scores in the headline
 _ERROR = "Error"
+_ONLY_OF = {"maps": "segment", "cloud_widths": "cloud_mask", "ordinal": "classify"}  # options that one task alone has
 _HOW = (
     "The test part was scored once, with the weights of the best check on the validation part. Whiskers are 95 % "
     "intervals over groups of the test part (patients, scenes, blocks of the ground): they do not cover another training "
@@ -157,9 +158,12 @@ def _training(run: Run) -> str:
     ):
         curves = train_curves(run.curve("step", "all", name), "train", 1, smoothed=name != "lr")
         figures.append(figure(heading, curves, from_zero=name == "lr"))
+    head = run.head or {}
+    several = head.get("task") == "regress" and len(listed(head.get("classes"))) > 1
+    averaged = ", mean over the numbers" if several else ""
     for metric in _checked(run):
         curve = Curve("validation", _checks(run, metric), 2, dots=len(run.validations) <= 40)
-        figures.append(figure(f"Validation: {metric}", [curve]) if line_chart([curve], label="") else "")
+        figures.append(figure(f"Validation: {metric}{averaged}", [curve]) if line_chart([curve], label="") else "")
     return f'<div class="charts">{"".join(figures)}</div>' if any(figures) else '<p class="soft">Not logged.</p>'
 
 
@@ -177,9 +181,13 @@ def _facts(run: Run) -> list[tuple[str, list[Fact]]]:
     """Sort the options of the config: what was looked at, how it was trained, and what came out."""
     head = run.head or {}
     images, training = _part(run.config, "images"), _part(run.config, "training")
-    rest = {name: value for name, value in run.config.items() if name not in ("images", "training")}
-    numbers = head.get("task") == "regress"
-    model = {"task": head.get("task"), "numbers" if numbers else "classes": head.get("classes")}
+    task = head.get("task")
+    rest = {
+        name: value
+        for name, value in run.config.items()
+        if name not in ("images", "training") and _ONLY_OF.get(name, task) == task
+    }
+    model = {"task": task, "numbers" if task == "regress" else "classes": head.get("classes")}
     model |= {name: head.get(name) for name in ("units", "pool")}
     model |= {"head": head.get("spec"), "encoder size": run.stored_values, "about": head.get("about")}
     named: list[tuple[str, list[Fact]]] = [

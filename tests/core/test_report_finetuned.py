@@ -110,6 +110,20 @@ def test_each_number_has_its_errors_in_its_own_unit(tmp_path: Path) -> None:
         "Error of cover, in the unit of the labels",
     ]
     assert "MAE 12 [9, 1,500]" in text(html)
+    found = {"event": "validation", "step": 2, "scores": {"R2": 0.4, "MAE": 3.0}}
+    (tmp_path / "run/metrics.jsonl").write_text(json.dumps(found) + "\n")
+    titles = re.findall("Validation: ([^<]*)</h3>", page(tmp_path / "run"))
+    assert titles == ["R2, mean over the numbers", "MAE, mean over the numbers"]
+
+
+def test_options_of_other_tasks_are_no_facts_of_a_run(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run / "config.yaml").write_text(CONFIG + "ordinal: auto\ncloud_widths: [64, 32]\nscale: 0.5\n")
+    facts = text(page(run)).partition("Full configuration")[0]
+    assert "block 16" in facts and "scale 0.5" in facts
+    assert "ordinal" not in facts and "cloud" not in facts
+    facts = text(page(regression(run, "height"))).partition("Full configuration")[0]
+    assert "block 16" not in facts and "numbers height" in facts
 
 
 def test_a_score_is_written_alike_wherever_it_stands(tmp_path: Path) -> None:
