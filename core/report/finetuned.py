@@ -92,17 +92,22 @@ def _between(row: Row) -> str:
     return f"95 % interval {score(row.low)} to {score(row.high)}"
 
 
-def _chance(run: Run, row: Row) -> float | None:
-    """The score of an answer that ignores the image, of what has classes."""
+def _blind(run: Run, row: Row) -> float | None:
+    """The score of an answer that ignores the image: chance, or what answering the labels' mean explains, which is nothing."""
     head = run.head or {}
-    classes = len(listed(head.get("classes")))
-    known = head.get("task") == "classify" and row.metric in METRICS and classes > 1
-    return chance(row.metric, classes) if known else None
+    metric, classes = row.metric.partition(" of ")[0], len(listed(head.get("classes")))
+    if head.get("task") == "classify" and metric in METRICS and classes > 1:
+        return chance(metric, classes)
+    return 0.0 if head.get("task") == "regress" and metric == "R2" else None
 
 
 def _beside(run: Run, row: Row) -> str:
-    by_chance = _chance(run, row)
-    return "" if by_chance is None else f"; chance is {score(by_chance)}"
+    blind = _blind(run, row)
+    return "" if blind is None else f"; {_blind_name(run)}: {score(blind)}"
+
+
+def _blind_name(run: Run) -> str:
+    return "the labels' mean" if (run.head or {}).get("task") == "regress" else "chance"
 
 
 def _scores(run: Run) -> str:
@@ -110,14 +115,15 @@ def _scores(run: Run) -> str:
     drawn = []
     for heading, found in _tables(run).items():
         intervals = [(row.value, row.low, row.high) for _, row in found]
-        marks = [_chance(run, row) for _, row in found]
+        marks = [_blind(run, row) for _, row in found]
         axis = axis_of([*intervals, *((mark, mark, mark) for mark in marks if mark is not None)], None)
         form = decimals(itertools.chain(*intervals)) if heading.startswith(_ERROR) else "{:.3f}"
         body = []
         for (name, row), mark in zip(found, marks, strict=True):
             plot = whisker(row.value, row.low, row.high, axis=axis, mark=mark, tone=1)
             body.append(line(name, plot, row, form, first=False))
-        dashed = ' <span class="soft">(dashed: chance)</span>' if any(mark is not None for mark in marks) else ""
+        beside = f' <span class="soft">(dashed: {escape(_blind_name(run))})</span>'
+        dashed = beside if any(mark is not None for mark in marks) else ""
         drawn.append(score_table(f"{escape(heading)}{dashed}", body, axis))
     said = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in interval_notes(run.scores))
     return (

@@ -97,7 +97,8 @@ def regression(run: Path, *numbers: str, units: tuple[str, ...] = ()) -> Path:
 def test_errors_in_a_unit_do_not_share_the_axis_of_shares(tmp_path: Path) -> None:
     scores = (("R2", 0.4, 0.1, 0.6), ("MAE", 0.0123, 0.009, 0.0151), ("RMSE", 0.02, 0.01, 0.03))
     html = page(regression(make(tmp_path / "run", scores), "moisture", units=("m3/m3",)))
-    assert re.findall(r"<h3>([^<]*)</h3><table>", html) == ["Explained share of the variance", "Error, in m3/m3"]
+    assert re.findall(r"<h3>([^<]*?) ?<", html)[:2] == ["Explained share of the variance", "Error, in m3/m3"]
+    assert "Explained share of the variance (dashed: the labels' mean)" in text(html)
     assert "MAE 0.0123 [0.0090, 0.0151] RMSE 0.0200 [0.0100, 0.0300]" in text(html)
     assert "R2 0.400 [0.100, 0.600]" in text(html)
 
@@ -105,7 +106,7 @@ def test_errors_in_a_unit_do_not_share_the_axis_of_shares(tmp_path: Path) -> Non
 def test_each_number_has_its_errors_in_its_own_unit(tmp_path: Path) -> None:
     scores = (("R2 of height", 0.4, 0.1, 0.6), ("MAE of height", 12.0, 9.0, 1500.0), ("MAE of cover", 0.2, 0.1, 0.3))
     html = page(regression(make(tmp_path / "run", scores), "height", "cover", units=("m", "")))
-    assert re.findall(r"<h3>([^<]*)</h3><table>", html)[1:] == [
+    assert re.findall(r"<h3>([^<]*)</h3><table>", html) == [
         "Error of height, in m",
         "Error of cover, in the unit of the labels",
     ]
@@ -155,7 +156,7 @@ def test_scores_of_classes_stand_beside_chance(tmp_path: Path) -> None:
     head = json.loads((run / "head.json").read_text())
     (run / "head.json").write_text(json.dumps(head | {"task": "classify", "classes": ["a", "b", "c", "d"]}))
     html = page(run)
-    assert "balanced accuracy 0.600, 95 % interval 0.550 to 0.700; chance is 0.250." in text(html)
+    assert "balanced accuracy 0.600, 95 % interval 0.550 to 0.700; chance: 0.250." in text(html)
     assert "All together (dashed: chance)" in text(html)
     marks = [float(x) for x in re.findall(r'class="mark" x1="([\d.]+)%"', html)]
     low, high = 0.25 - 0.08 * 0.55, 0.8 + 0.08 * 0.55
