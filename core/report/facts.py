@@ -119,7 +119,10 @@ def _text(value: Any, of: str = "") -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, list | tuple):
-        return (" × " if _is_size(value) and not of.endswith("s") else ", ").join(map(_text, value))
+        parts = [f"({_text(part)})" if isinstance(part, list | tuple) else _text(part) for part in value]
+        if len(parts) > 3 and len(set(parts)) == 1:
+            return f"{parts[0]}, {len(parts)} times"
+        return (" × " if _is_size(value) and not of.endswith("s") else ", ").join(parts)
     return str(value)
 
 

@@ -563,6 +563,11 @@ def test_sizes_are_told_from_lists(tmp_path: Path) -> None:
     config = CONFIG.replace("kind: vit, width", "kind: swinv2, depths: [2, 2, 4], window: [8, 8], width")
     said = text(page(make(tmp_path / "run", config=config)))
     assert "encoder swinv2; depths 2, 2, 4; window 8 × 8; width 192" in said
+    values = (
+        "mean: [0.5, 0.5, 0.5, 0.5], clip: [[0, 1], [0, 1], [0, 1], [0, 1]], std: [1, 2, 1, 2], low: [[0, 1], [0, 2]]"
+    )
+    said = text(page(make(tmp_path / "run", config=CONFIG.replace("kind: vit, width", f"kind: vit, {values}, width"))))
+    assert "vit; mean 0.5, 4 times; clip (0, 1), 4 times; std 1, 2, 1, 2; low (0, 1), (0, 2); width" in said
 
 
 def test_a_term_of_half_a_scale_is_called_so(tmp_path: Path) -> None:
