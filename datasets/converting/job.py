@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ class Settings:
         dtype: type of the voxels.
         clip: round and clip to `dtype` what it does not hold, instead of refusing it.
         crop: keep only the box that holds every measured voxel.
+
+    Raises:
+        ConfigError: numbers that cannot be, or an option without effect: `clip` without `dtype`, `order` without `spacing`.
     """
 
     chunk: tuple[tuple[int, ...], ...] = ()
@@ -54,6 +58,26 @@ class Settings:
                 raise ConfigError(f"expected {name} once per rank, with two or three numbers, got {given}.")
             if any(not v > 0 or not math.isfinite(v) for values in given for v in values):
                 raise ConfigError(f"expected positive numbers for {name}, got {given}.")
+        if self.clip and not self.dtype:
+            raise ConfigError("--clip has no effect without --dtype, whose limits it keeps: add that, or leave it out.")
+        if self.order != "linear" and not self.spacing:
+            raise ConfigError(f"--order {self.order} has no effect without --spacing: add that, or leave it out.")
+
+    def refuse_idle(self, ndims: Collection[int]) -> None:
+        """Refuse values for a rank that no image has.
+
+        Raises:
+            ConfigError: there is one; the message names the option and the ranks that images have.
+        """
+        for name in ("chunk", "shard", "spacing"):
+            idle = next((values for values in getattr(self, name) if len(values) not in ndims), None)
+            if idle is not None:
+                found = " and ".join(f"{ndim}D" for ndim in sorted(ndims))
+                raise ConfigError(
+                    f"--{name} {','.join(f'{value:g}' for value in idle)} has no effect: it is for {len(idle)}D images, "
+                    f"and all of these are {found}; give {' or '.join(str(ndim) for ndim in sorted(ndims))} numbers, or "
+                    "leave it out."
+                )
 
     def of_rank(self, name: str, ndim: int) -> tuple[Any, ...] | None:
         """The value for images of a rank, or None."""

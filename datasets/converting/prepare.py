@@ -121,6 +121,8 @@ def convert(
         if not good and not manifests:
             raise DataError(f"none of {len(entries)} images can be read. {failed[0][1]}")
         source = put_together(manifests, [entry for entry, _ in good], [facts for _, facts in good], group)
+        if not failed:  # whose rank is not known
+            settings.refuse_idle(set(source.column("ndim")))
         jobs = _jobs(source, [file for file, _ in failed], out, settings)
         todo, there = _sorted(jobs, overwrite)
         _room(out, todo)
