@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from core.errors import BandError, BudgetError, ConfigError, DamagedError, GeometryError, HalfseenError
+from core.errors import BandError, BudgetError, ConfigError, DamagedError, GeometryError, HalfseenError, UnsafeError
 from core.preprocess import Window, content_box, measure
-from datasets.checking.findings import Finding, judge_image, unreadable
+from datasets.checking.findings import Finding, finding, judge_image, unreadable
 from datasets.collect import Entry
 from datasets.content import digest_of, stamp_of
 from datasets.image import LazyImage
@@ -121,6 +121,10 @@ def examine_all(
             result = book.known(entry)
         if result is not None:
             return result
+        try:
+            entry.safe()
+        except UnsafeError as error:
+            return Examined(None, (finding("outside", entry.file, str(error)),), error)
         try:
             result = examine(entry, chosen, gate)
         except Exception as error:

@@ -49,7 +49,14 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "unreadable": Kind("error", "cannot be read", "Copy damaged files again from where they came from; remove what is no image."),
+    "unreadable": Kind(
+        "error",
+        "cannot be read",
+        "Do what its sentence says; copy damaged files again from their source, and leave out what is no image (--exclude).",
+    ),
+    "outside": Kind(
+        "error", "leads out of its folder", "Put lists and links into a folder that holds all, or allow it: --allow-outside."
+    ),
     "no_data": Kind("error", "holds no measured voxel", "Remove it, or mend its nodata value."),
     "changed": Kind("error", "is no longer what the manifest says", "Restore the file, or check the collection anew."),
     "missing": Kind("error", "is listed and not on disk", "Restore the file, or mend the list or manifest."),

@@ -10,8 +10,10 @@ from typing import Any
 
 from datasets.manifest import Manifest
 
-_FILE = re.compile(r"[._-](d?seg|segmentation|labels?|labelmap|masks?|annotations?)(?=[._-]|$)", re.IGNORECASE)
-_FOLDER = re.compile(r"(labels?|masks?|segmentations?|annotations?)(Tr|Ts|Va)?", re.IGNORECASE)
+_FILE = re.compile(
+    r"[._-](d?seg|segmentation|labels?|labelmap|masks?|instances?|annotations?)(?=[._-]|$)", re.IGNORECASE
+)
+_FOLDER = re.compile(r"(labels?|masks?|segmentations?|instances?|annotations?)(Tr|Ts|Va)?", re.IGNORECASE)
 _CLASSES = 255  # the most that a class map is taken to have
 
 

@@ -109,6 +109,7 @@ def test_labels_are_known_by_name_and_by_classes_beside_bands() -> None:
             "s/height.tif": (1, "int16", 12, 800),
             "s/cloud.tif": (1, "float32", 0, 1),
             "s/rgb_mask.tif": (3, "uint8", 0, 255),
+            "instances/a.png": (1, "uint16", 0, 412),
             "segments/a.nii.gz": (1, "uint8", 0, 5),
             "dataset_maskedlady.png": (1, "uint8", 0, 255),
         }
@@ -118,6 +119,7 @@ def test_labels_are_known_by_name_and_by_classes_beside_bands() -> None:
         "a_seg.nii.gz": "its name has '_seg' (datasets.convert --exclude '*_seg*').",
         "b_seg-manual.nii.gz": "its name has '_seg' (datasets.convert --exclude '*_seg*').",
         "labelsTr/a.nii.gz": "it lies in a folder 'labelsTr' (datasets.convert --exclude labelsTr).",
+        "instances/a.png": "it lies in a folder 'instances' (datasets.convert --exclude instances).",
         "s/classes.tif": "it holds whole numbers from 1 to 7 beside the bands of stack.tif "
         "(datasets.convert --exclude classes.tif).",
     }
