@@ -121,6 +121,10 @@ def checked(options: argparse.Namespace) -> tuple[Manifest | None, Report]:
     if good:
         manifest = assemble([entries[row] for row in good], [results[row].facts or {} for row in good], options.group)
         label, crs = options.label, options.require_crs
+        if label is not None and label not in manifest.label_names:
+            folders = "folders are classes where there are several, and every image lies in one of them, not deeper"
+            hint = f"{folders}." if label == "class" else nearest(label, manifest.label_names)
+            raise ConfigError(f"no column is called '{label}' (--label): {hint}")
         found += judge_collection(manifest, [names[row] for row in good], label=label, require_crs=crs)
     if options.require_crs:  # said once, as an error
         found = [entry for entry in found if entry.code != "no_crs" or entry.severity == "error"]

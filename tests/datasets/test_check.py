@@ -129,6 +129,12 @@ def test_nothing_readable_writes_no_manifest(tmp_path: Path, capsys: pytest.Capt
         (["{set}/nothing"], "nothing does not exist"),
         (["{set}", "--options", "nifti.afine=sform"], "affine"),
         (["{set}", "--options", "nifty.affine=sform"], "did you mean 'nifti'"),
+        (
+            ["{set}", "--label", "class"],
+            "no column is called 'class' (--label): folders are classes where there are several",
+        ),
+        (["{set}/labels.csv", "--label", "class"], "no column is called 'class' (--label): folders are classes"),
+        (["{set}/labels.csv", "--label", "file"], "no column is called 'file' (--label): "),
         (["{set}/labels.csv", "--label", "grades"], "did you mean 'grade'"),
         (["{set}/labels.csv", "--group", "patiant"], "did you mean 'patient'"),
         (["{set}", "{set}/labels.csv"], "listed twice"),

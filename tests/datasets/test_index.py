@@ -71,6 +71,19 @@ def test_class_folders_become_a_label(tmp_path: Path) -> None:
     assert manifest.column("group") == ["cat/1", "cat/2", "dog/1"]
 
 
+@pytest.mark.parametrize(
+    "names", [("cat/1.png", "dog/x/2.png"), ("cat/1.png", "cat/2.png"), ("cat/1.png", "dog/2.png", "3.png")]
+)
+def test_folders_are_no_classes_where_images_lie_otherwise(names: tuple[str, ...], tmp_path: Path) -> None:
+    assert build_manifest([pictures(tmp_path / "a", *names)]).label_names == ()
+
+
+def test_folders_in_a_list_are_no_classes(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "a", "cat/1.png", "dog/2.png")
+    (root / "l.csv").write_text("file\ncat/1.png\ndog/2.png\n")
+    assert build_manifest([root / "l.csv"]).label_names == ()
+
+
 def test_roots_lists_images_and_manifests_mix(tmp_path: Path, collection: Path, manifest: Manifest) -> None:
     root = pictures(tmp_path / "a", "1.png", "2.png")
     single = pictures(tmp_path / "b", "1.png") / "1.png"
@@ -178,7 +191,8 @@ def test_nothing_outside_the_root_is_read_unless_allowed(tmp_path: Path) -> None
     with pytest.raises(UnsafeError, match=r"m\.csv: .*1\.png: expected a file inside"):
         build_manifest([root / "m.csv"])
     allowed = build_manifest([root / "l.csv"], allow_outside=True)
-    assert allowed.paths[1].resolve() == tmp_path / "other" / "1.png"
+    assert allowed.paths == [root / "2.png", tmp_path / "other" / "1.png"]
+    assert allowed.column("root") == [str(root), str(tmp_path / "other")], "so that no row leads out of its root"
     (root / "link.png").symlink_to(tmp_path / "other" / "1.png")
     with pytest.raises(UnsafeError, match=r"a/link\.png: expected a file inside .*`--allow-outside`"):
         build_manifest([root])
