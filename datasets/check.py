@@ -57,6 +57,10 @@ def run(options: argparse.Namespace) -> int:
         path = getattr(options, name)
         if path is not None and str(path) != "-" and not path.absolute().parent.is_dir():
             raise MissingDataError(f"expected a folder for --{name}, but {path.absolute().parent} does not exist.")
+        if path is not None and str(path) != "-" and path.is_dir():
+            raise ConfigError(f"expected a file for --{name}, got the folder {path}: name a file in it.")
+    if options.out is not None and options.out.suffix.lower() != ".parquet":
+        raise ConfigError(f"--out {options.out}: expected a name that ends in .parquet, by which a manifest is known.")
     _refuse_idle(options)
     manifest: Manifest | None
     if options.verify is not None:

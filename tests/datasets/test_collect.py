@@ -76,6 +76,21 @@ def test_linked_folders_are_counted_and_not_searched(
     assert said.startswith(f"2 linked folders are not searched, the first is {tree / 'again'}: name them beside")
 
 
+def test_a_link_to_a_store_is_an_image_and_no_folder_that_was_passed_over(tree: Path, tmp_path: Path) -> None:
+    convert([tree / "a.png"], tmp_path / "out")
+    (tree / "stored.zarr").symlink_to(tmp_path / "out" / "images" / "a.zarr")
+    passed: list[Path] = []
+    entries, _ = gather([tree], passed_over=passed.append)
+    assert "stored.zarr" in [entry.file for entry in entries]
+    assert passed == []
+
+
+def test_a_manifest_is_known_by_its_content_and_ending_in_any_case(tree: Path, tmp_path: Path) -> None:
+    build_manifest([tree / "a.png"]).write(tmp_path / "M.PARQUET")
+    entries, manifests = gather([tree, tmp_path / "M.PARQUET"], exclude=("*.png",))
+    assert (entries, [len(manifest) for manifest in manifests]) == ([], [1])
+
+
 def table(rows: dict[str, tuple[int, str, float, float]]) -> Manifest:
     """A manifest of 12 x 16 images: file -> (bands, type, lowest, highest)."""
     columns: dict[str, list[object]] = {
