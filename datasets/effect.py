@@ -67,7 +67,7 @@ def _refuse_unread(
         others.add(name_of(found))
     given = _given(name, options)
     cure = "give options of those, or leave it out."
-    if "zarr_array" in others and name != "zarr_array":
+    if "zarr_array" in others:  # and so is not `name`
         cure += (
             f" Prepared stores keep what they were made with: python -m datasets.convert SRC DST {given} --overwrite."
         )

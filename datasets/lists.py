@@ -79,7 +79,9 @@ def _csv_columns(path: Path) -> dict[str, list[Any]]:
     _check_names(path, names)
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):
-            raise DataError(f"{path}: expected {len(names)} fields in each row, row {number} has {len(row)}; mend it.")
+            raise DataError(
+                f"{path}: expected {len(names)} values in each row, as in the header, row {number} has {len(row)}; mend it."
+            )
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 

@@ -250,7 +250,7 @@ FAULTS = {
     "missing image": ("file,y\n1.png,0\n9.png,1\n", r"l\.csv: row 2 names '9\.png', which is not at .*9\.png"),
     "no file column": ("fle,y\n1.png,0\n", r"l\.csv: expected a column `file` .* did you mean 'fle'"),
     "duplicate row": ("file,y\n1.png,0\n./1.png,1\n", r"l\.csv: .*1\.png is listed twice"),
-    "ragged row": ("file,y\n1.png,0,7\n", r"l\.csv: expected 2 fields in each row, row 1 has 3"),
+    "ragged row": ("file,y\n1.png,0,7\n", r"l\.csv: expected 2 values in each row, as in the header, row 1 has 3"),
     "twice a column": ("file,y,y\n1.png,0,7\n", r"l\.csv: .*'y' occurs twice"),
     "reserved": ("file,shape\n1.png,0\n", r"l\.csv: the column 'shape' has a meaning of its own"),
     "empty": ("", r"l\.csv: expected a CSV list with a header"),

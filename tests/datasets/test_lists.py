@@ -141,7 +141,7 @@ def test_parquet_that_names_a_column_twice_is_refused_as_csv_is(folder: Path) ->
         ("file;kind\na.png;1\n", r"expected commas between the columns, got ';'"),
         ("file\tkind\na.png\t1\n", r"expected commas between the columns, got '\\t'"),
         ("file,kind\na.png,1\n,\n", r"row 2 names no file; fill it in, or remove the row"),
-        ('file,kind\n"a.png,1\nb.png,2\n', r"expected 2 fields in each row, row 1 has 1"),
+        ('file,kind\n"a.png,1\nb.png,2\n', r"expected 2 values in each row, as in the header, row 1 has 1"),
         ("file,kind\nsub\\a.png,1\n", r"not at .*; divide folders by '/'\."),
         ("file,kind\n.,1\n", r"names '\.', which is not at .*; mend the list"),
         ("file,split\na.png,Train\n", r"expected the split 'train', got 'Train'"),
