@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -314,6 +315,24 @@ def test_a_failure_that_need_not_be_in_the_file_is_looked_at_again(
     assert first.facts is None
     assert (first.findings[0].code, "pip install x" in first.findings[0].text) == ("unreadable", True)
     assert examine_all(entries, journal=journal)[0].facts is not None
+
+
+def test_a_journal_keeps_what_an_image_is_too_large_for_and_looks_again_with_other_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(noise((20, 20), "uint8")).save(tmp_path / "a.png")
+    journal, tried = tmp_path / "j.jsonl", []
+    monkeypatch.setattr(
+        module, "examine", lambda entry, chosen, gate: tried.append(entry.options) or examine(entry, chosen, gate)
+    )
+    few, many = (replace(entry_of(tmp_path / "a.png"), options=(f"raster_image.max_pixels={n}",)) for n in (100, 1000))
+    for _ in range(2):
+        assert examine_all([few], journal=journal)[0].findings[0].text.startswith("BudgetError: ")
+    for _ in range(2):
+        facts = examine_all([many], journal=journal)[0].facts
+        assert facts is not None
+        assert facts["options"] == ["raster_image.max_pixels=1000"]
+    assert tried == [few.options, many.options]
 
 
 def _needs_a_library(path: Path, *chosen: object) -> None:
