@@ -103,6 +103,18 @@ def test_a_manifest_of_items_moves_and_notices_a_changed_asset(tmp_path: Path) -
         opened(Manifest.read(moved / "manifest.parquet"))
 
 
+def test_bands_go_before_eo_bands_and_those_before_raster_bands(tmp_path: Path) -> None:
+    write(tmp_path / "x.tif", 4)
+    said = {
+        "raster:bands": [{"nodata": 3, "scale": 3, "offset": 3}],
+        "eo:bands": [{"name": "second", "nodata": 2, "scale": 2}],
+        "bands": [{"name": "first", "nodata": 1}],
+    }
+    described = item("x", {"one": {"href": "x.tif", "roles": ["data"], "nodata": 4, **said}})
+    row = build_manifest([put(tmp_path / "x.json", described)]).table.to_pylist()[0]
+    assert (row["bands"], row["nodata"], row["scaling"]) == (["first"], [1.0], [2.0, 3.0])
+
+
 @pytest.mark.parametrize("nodata", [None, "nan", "NaN", "inf", "-inf"])
 def test_what_never_is_data_needs_no_nodata(nodata: str | None, tmp_path: Path) -> None:
     write(tmp_path / "x.tif", 4)
