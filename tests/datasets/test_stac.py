@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -283,6 +284,16 @@ GOOD = {"B04": asset("s/B04.tif", "B04")}
         (item("i", {"x": asset("s/B04.tif", "a", "b", **{"raster:bands": [{}]})}), DataError, "not as many"),
         (item("i", {"x": asset("s/B04.tif", "a", nodata=[3])}), DataError, r"states \[3\] where a finite number"),
         (item("i", {"x": asset("s/B04.tif", "a", **{"raster:scale": True})}), DataError, "states True"),
+        (
+            item("i", {"x": asset("s/B04.tif", "a", **{"raster:scale": math.nan})}),
+            DataError,
+            "states nan where a finite",
+        ),
+        (
+            item("i", {"x": asset("s/B04.tif", "a", **{"raster:offset": math.inf})}),
+            DataError,
+            "states inf where a finite",
+        ),
         ({"type": "Catalog", "stac_version": "1.0.0", "links": [{"rel": "item"}]}, DataError, "no `href`"),
     ],
 )
