@@ -1,4 +1,4 @@
-"""Label rasters beside scenes: their classes, and the class at each pixel of a scene by its place on Earth."""
+"""Labels beside scenes: files that lists name, classes of rasters, and the class at each pixel of a scene by its place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import DataError, GeometryError
+from core.errors import DataError, GeometryError, MissingDataError, UnsafeError
 from core.preprocess import Window
-from datasets import LazyImage, open_image
+from datasets import LazyImage, Manifest, open_image
 from datasets.readers import configured
+from datasets.safety import inside, local
 from datasets.tiling import cover
 
 _NONE = -(1 << 40)  # no raster's number
@@ -40,6 +41,34 @@ class Classes:
         known = np.array(self.codes, dtype=np.int64)
         place = np.clip(np.searchsorted(known, raw), 0, len(known) - 1)
         return np.where(known[place] == raw, place, -1).astype(np.int16)
+
+
+def named_beside(manifest: Manifest, row: int, name: object, *, what: str, allow_outside: bool) -> Path:
+    """Give the file of labels that a list names for a scene, relative to the scene.
+
+    Args:
+        manifest: of the scenes.
+        row: of the scene.
+        name: what the list says.
+        what: is expected there, such as `a label raster`.
+        allow_outside: accept files that lie outside the folder of the list, as for scenes.
+
+    Raises:
+        MissingDataError: it is not there.
+        UnsafeError: it is no plain file, or lies outside the folder of the list and may not.
+    """
+    path = local(manifest.path(row).parent / str(name))
+    if not allow_outside:
+        try:
+            inside(Path(manifest.column("root")[row]), path)
+        except UnsafeError as error:
+            raise UnsafeError(f"{error} (--allow_outside=true)") from None
+    if not path.is_file():
+        raise MissingDataError(
+            f"expected {what} of {manifest.path(row)}, but {path} is no file; mend the list, which names it relative to its "
+            "scene."
+        )
+    return path
 
 
 def open_labels(path: Path, options: Sequence[str] = ()) -> LazyImage:

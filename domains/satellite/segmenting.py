@@ -25,7 +25,7 @@ from domains.satellite.cells import Cell, blocks_of, cells_of, deal
 from domains.satellite.collection import SATELLITE
 from domains.satellite.domain import FLIPS
 from domains.satellite.held_out import window_rows
-from domains.satellite.labels import Classes, find_classes, open_labels
+from domains.satellite.labels import Classes, find_classes, named_beside, open_labels
 from domains.satellite.scenes import scene_of
 from domains.satellite.windows import LabelWindows
 from domains.verbs.collection import say
@@ -131,18 +131,21 @@ def rasters_of(images: Images, maps: LabelMaps, manifest: Manifest) -> list[list
 
     Raises:
         MissingDataError: a raster that is named is not there.
+        UnsafeError: a list names one outside its own folder.
     """
     if maps.rasters:
         paths = [[Path(name) for name in maps.rasters]] * len(manifest)
+        for path in paths[0]:
+            if not path.exists():
+                raise MissingDataError(f"expected a label raster, but {path} does not exist.")
     else:
         assert images.label is not None
-        names = manifest.labels(images.label)
-        paths = [[manifest.path(row).parent / str(name)] for row, name in enumerate(names)]
-    opened: dict[Path, LazyImage] = {}
-    for path in {path for each in paths for path in each}:
-        if not path.exists():
-            raise MissingDataError(f"expected a label raster, but {path} does not exist.")
-        opened[path] = open_labels(path, maps.raster_options)
+        names = enumerate(manifest.labels(images.label))
+        outside = images.allow_outside
+        paths = [
+            [named_beside(manifest, row, name, what="the label raster", allow_outside=outside)] for row, name in names
+        ]
+    opened = {path: open_labels(path, maps.raster_options) for path in {path for each in paths for path in each}}
     return [[opened[path] for path in each] for each in paths]
 
 

@@ -12,10 +12,12 @@ from PIL import Image
 
 from core.cli import Options
 from core.config import from_dict, load, to_dict
-from core.errors import ConfigError, DataError, MissingDataError
+from core.errors import ConfigError, DataError, MissingDataError, UnsafeError
 from core.heads.load import load_model
 from core.viz import NATURAL
+from datasets import build_manifest
 from domains.satellite.finetune import PRESETS, FinetuneScenes, refuse, run
+from domains.satellite.sections import described, read_sections
 from domains.satellite.segmenting import LabelMaps
 from tests.domains.satellite.labelled import PLACE, write
 from tests.domains.satellite.models import reads, save_encoder
@@ -186,9 +188,6 @@ def test_sections_of_clouds_are_learnt(tmp_path: Path) -> None:
     np.save(tmp_path / "c3.npy", np.zeros((2, 2)))
     with pytest.raises(DataError, match=r"c3\.npy: expected a section of \(5, 4\), got \(2, 2\)"):
         run(given, Options(out=tmp_path / "again"))
-    (tmp_path / "c3.npy").unlink()
-    with pytest.raises(DataError, match=r"c3\.npy: expected a \.npy file of a section"):
-        run(given, Options(out=tmp_path / "again"))
 
 
 def test_scenes_that_are_larger_than_their_section_are_refused(tmp_path: Path) -> None:
@@ -201,6 +200,54 @@ def test_scenes_that_are_larger_than_their_section_are_refused(tmp_path: Path) -
         DataError, match=r"c2\.tif: expected a scene of \(16, 16\) pixels around its section, got \(16, 24\)"
     ):
         run(given, Options(out=tmp_path / "run"))
+
+
+def test_files_of_labels_are_looked_for_in_the_folder_of_their_list_alone(tmp_path: Path) -> None:
+    inner = tmp_path / "scenes"
+    inner.mkdir()
+    scene(inner / "a.tif")
+    np.save(tmp_path / "out.npy", np.zeros((5, 4)))
+    write(tmp_path / "out.tif", np.ones((80, 96), np.uint8))
+    trained = encoder(tmp_path)
+    for ending, preset in (("npy", "cloud_mask"), ("tif", "segment")):
+        (inner / "list.csv").write_text(f"file,label\na.tif,../out.{ending}\n")
+        given = config(preset, trained, inner / "list.csv", label="label")
+        given = replace(given, images=replace(given.images, size=(80, 96)))
+        with pytest.raises(
+            UnsafeError, match=rf"out\.{ending}: expected a file inside .*scenes, .*--allow_outside=true"
+        ):
+            run(given, Options(out=tmp_path / "run"))
+        given = replace(given, images=replace(given.images, allow_outside=True))
+        with pytest.raises(
+            DataError, match="expected training places of every class|expected labels of at least 2 classes"
+        ):
+            run(given, Options(out=tmp_path / "run"))
+        (inner / "list.csv").write_text(f"file,label\na.tif,gone.{ending}\n")
+        with pytest.raises(MissingDataError, match=rf"of .*a\.tif, but .*gone\.{ending} is no file; mend the list"):
+            run(given, Options(out=tmp_path / "run"))
+
+
+def test_what_is_no_section_is_named(tmp_path: Path) -> None:
+    chips(tmp_path, 6)
+    manifest = build_manifest([str(tmp_path / "list.csv")])
+    odd = np.array([[1, 0, 9, np.nan, 0]])
+    np.save(tmp_path / "c0.npy", np.repeat(odd, 4, axis=0).T)
+    found = read_sections(manifest, "section")
+    assert found[0, :, 0].tolist() == [1, 0, -1, -1, 0]
+    assert described(found[:1]) == (
+        "sections of 5 places along the track and 4 heights: 20.0 % cloud, 40.0 % clear, 40.0 % not measured"
+    )
+    for content, said in (
+        (np.array([[1, "a"]], object), r"as numpy\.save writes it, got: Object arrays cannot be loaded"),
+        (np.array([["0", "1"]]), "expected a section of numbers, got <U1"),
+    ):
+        np.save(tmp_path / "c3.npy", content, allow_pickle=True)
+        with pytest.raises(DataError, match=rf"c3\.npy: .*{said}") as refused:
+            read_sections(manifest, "section")
+        assert "unsafely" not in str(refused.value)
+    (tmp_path / "c3.npy").write_text("no")
+    with pytest.raises(DataError, match=r"c3\.npy: expected a \.npy file of a section, as numpy\.save writes it"):
+        read_sections(manifest, "section")
 
 
 def test_labels_that_cannot_be_used_are_told_before_training(tmp_path: Path) -> None:
