@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,11 +49,13 @@ def targets(images: Sequence[LazyImage], out: Path, ending: str) -> list[Path]:
 
 
 def refuse_existing(paths: Sequence[Path], options: Options) -> None:
-    """Refuse to replace files unasked, before any work.
+    """Refuse to replace files unasked, and folders that cannot be written into, before any work.
 
     Raises:
-        RunFolderError: one is there already.
+        RunFolderError: one is there already, or its folder refuses.
     """
+    for folder in {path.parent for path in paths}:
+        _try(folder)
     there = next((path for path in paths if path.exists()), None)
     if there is not None and not options.overwrite:
         raise RunFolderError(f"{there} exists: replace it with --overwrite, or name another file with --out.")
@@ -62,3 +65,14 @@ def remove(paths: Iterable[Path]) -> None:
     """Delete files that are no longer right."""
     for path in paths:
         path.unlink()
+
+
+def _try(folder: Path) -> None:
+    """Make and remove something: permission bits do not tell about read-only mounts, quotas and root."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".halfseen-", dir=there)).rmdir()
+    except OSError as error:
+        raise RunFolderError(
+            f"expected to write into {folder}, but {there} refuses: {error.strerror}: choose another --out."
+        ) from None
