@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from core.bands import RGB, BandNames
 from core.contract import EVERY, Contract, Input, Normalisation
 from core.engine.config import Pretrain
 from core.errors import BandError, DataError
-from core.preprocess import centred, check_magnitude, check_range, full_scale, percentiles
+from core.preprocess import centred, check_magnitude, check_range, full_scale, is_native, percentiles
 from core.recipes.base import RecipeSpec
 from core.sensors import get_sensor
 from datasets import Manifest, scene_set
@@ -74,6 +75,30 @@ def check_values(manifest: Manifest, entry: Input) -> None:
     check_magnitude(entry, *np.stack(found, axis=1), source=str(manifest.path(0)))
 
 
+def _of_labels(manifest: Manifest, entry: Input) -> None:
+    """Look at labelled scenes: refuse those that `check_values` refuses, and say when an encoder sees more than they hold."""
+    check_values(manifest, entry)
+    if not is_native(entry):  # such images are resized until they fit
+        return
+    sizes = [tuple(shape[1:]) for shape in manifest.column("shape")]
+    smaller = [row for row, size in enumerate(sizes) if any(a < b for a, b in zip(size, entry.whole, strict=True))]
+    if not smaller:
+        return
+    least = [min(lengths) for lengths in zip(*sizes, strict=True)]
+    fits = [min(a, b) // p * p for a, b, p in zip(least, entry.whole, entry.patch, strict=True)]
+    shown = f"{fits[0]}" if len(set(fits)) == 1 else ",".join(map(str, fits))
+    cure = f"; --size={shown} shows no more than they hold" if all(fits) else ""
+    say(
+        f"{len(smaller)} of {len(sizes)} scenes are smaller than the {_by(entry.whole)} pixels that the encoder sees, such as "
+        f"{manifest.path(smaller[0]).name} of {_by(sizes[smaller[0]])}: the rest is padding, which a map of larger scenes has "
+        f"none of{cure}"
+    )
+
+
+def _by(size: Iterable[int]) -> str:
+    return " x ".join(map(str, size))
+
+
 def _say_taken(manifest: Manifest, entry: Input, rows: list[int]) -> None:
     """Say once for each way of naming bands what is taken for what by its name alone, and refuse other sensors' numbers."""
     platforms = manifest.column("platform") if "platform" in manifest.label_names else [None] * len(manifest)
@@ -92,11 +117,16 @@ def _require(manifest: Manifest, entry: Input) -> None:
         called = named_by(bands, entry, manifest.path(row))
         missing = [band for band in entry.bands if band not in called]
         if missing:
-            cure = (
-                "choose from those that are there with --bands."
-                if is_open(entry)
-                else "name the bands of the files, or pretrain on the bands that are there with the preset tiny."
-            )
+            shared = [band for band in entry.bands if band in called]
+            if is_open(entry):
+                cure = "choose from those that are there with --bands."
+            elif shared:
+                cure = f"choose scenes that have all, or pretrain on bands that are there: tiny --bands={','.join(shared)}."
+            else:
+                cure = (
+                    "choose scenes of the encoder's sensor, call the bands as the encoder does where they are the same, or "
+                    "pretrain on those that are there with the preset tiny."
+                )
             raise BandError(
                 f"{manifest.path(row)}: expected bands {entry.bands} for input '{entry.name}', the image has {bands} and "
                 f"lacks {', '.join(missing)}; {cure}"
@@ -137,10 +167,16 @@ def _shared_bands(entry: Input, manifest: Manifest) -> BandNames:
     first, bands = next(iter(kinds.items()))
     for row, others in kinds.items():
         if set(others) != set(bands):
+            shared = [band for band in bands if all(band in kind for kind in kinds.values())]
+            cure = (
+                f"choose bands that all of them have with --bands={','.join(shared)}, or train on one kind of scene."
+                if shared
+                else "say with --sensor whose names they are where they are names of the same bands, or train on one kind of "
+                "scene."
+            )
             raise BandError(
                 f"expected scenes of the same bands, but {manifest.path(first)} has {bands} and {manifest.path(row)} has "
-                f"{others}: choose bands that all of them have with --bands, say with --sensor whose names they are where they "
-                "are names of the same bands, or train on one kind of scene."
+                f"{others}: {cure}"
             )
     known = [band for band in bands if not entry.sensor or band in get_sensor(entry.sensor).names]
     if len(known) < len(bands):
@@ -240,5 +276,5 @@ SATELLITE = Domain(
     ),
     resolve=resolve,
     check=check_names,
-    check_values=check_values,
+    check_values=_of_labels,
 )

@@ -80,19 +80,19 @@ def check_names(manifest: Manifest) -> None:
         BandError: one sentence with the first such file of most bands, what to type so that it and all that have as many are
             named, and what that leaves out.
     """
-    if not any(_unnamed(bands) for bands in set(map(tuple, manifest.column("bands")))):
+    if not any(unnamed(bands) for bands in set(map(tuple, manifest.column("bands")))):
         return
     readers, kinds = manifest.column("reader"), [tuple(bands) for bands in manifest.column("bands")]
-    rows = [row for row, bands in enumerate(kinds) if _unnamed(bands)]
+    rows = [row for row, bands in enumerate(kinds) if unnamed(bands)]
     first = max(rows, key=lambda row: (len(kinds[row]), -row))  # labels and masks have fewer bands than scenes
     reader, count = readers[first], len(kinds[first])
     kept = [row for row, bands in enumerate(kinds) if (readers[row], len(bands)) == (reader, count)]
-    like = next((row for row in kept if not _unnamed(kinds[row])), None)
+    like = next((row for row in kept if not unnamed(kinds[row])), None)
     listed = ",".join(_for_example(count) if like is None else kinds[like])
     option = f"--options {shlex.quote(f'{reader}.bands=[{listed}]')}{_of_store(reader)}"
     how = "with the reader's option, such as" if like is None else f"as {manifest.path(like).name} does, with"
     what = (
-        f"{manifest.path(first)}: expected bands with names, the file names {count - len(_unnamed(kinds[first]))} of its "
+        f"{manifest.path(first)}: expected bands with names, the file names {count - len(unnamed(kinds[first]))} of its "
         f"{count}"
     )
     if len(kept) == len(kinds):
@@ -106,7 +106,8 @@ def check_names(manifest: Manifest) -> None:
     )
 
 
-def _unnamed(bands: BandNames) -> list[str]:
+def unnamed(bands: BandNames) -> list[str]:
+    """List the bands of a file that it does not name."""
     return [band for band in bands if _UNNAMED.fullmatch(band)]
 
 

@@ -28,7 +28,7 @@ from datasets.image import Source
 from datasets.readers import configured
 from datasets.statistics import Statistics, merge_bands, of_bands
 from datasets.tiling import cover
-from domains.satellite.naming import Taken, note, taken_by_name
+from domains.satellite.naming import Taken, note, taken_by_name, unnamed
 from domains.verbs.collection import say
 
 _LOOKS = 25  # windows that are read to see whether a scene is in the encoder's units
@@ -116,10 +116,12 @@ def input_for(contract: Contract, image: LazyImage) -> Input:
     try:
         entry = contract.input_for(2, image.bands)
     except BandError as error:
-        raise BandError(
-            f"{image.path}: {error} Name the file's bands in their order where it does not, such as "
-            "--options=geotiff.bands=[B02,B03,B04]."
-        ) from None
+        cure = (
+            "Name the file's bands in their order where it does not, such as --options=geotiff.bands=[B02,B03,B04]."
+            if unnamed(image.bands)
+            else "Choose scenes that have those bands, each once, or an encoder of these."
+        )
+        raise BandError(f"{image.path}: {error} {cure}") from None
     if entry.unit != "px" and image.spacing.unit != entry.unit:
         raise GeometryError(
             f"{image.path}: this encoder places its tokens in {entry.unit}, and the scene's pixels have a size in "

@@ -56,8 +56,15 @@ def test_scenes_of_different_bands_are_refused_with_both_lists(tmp_path: Path) -
     manifest = look(one, other)
     with pytest.raises(BandError) as refused:
         resolve(tiny(), manifest)
-    for words in ("one.tif has ('blue', 'green', 'red', 'nir')", "other.tif has ('red', 'nir', 'swir')", "--bands"):
+    for words in (
+        "one.tif has ('blue', 'green', 'red', 'nir')",
+        "other.tif has ('red', 'nir', 'swir')",
+        "--bands=red,nir,",
+    ):
         assert words in str(refused.value)
+    none = geotiff(tmp_path / "none.tif", noise(2, 96, 96, seed=2).astype(np.uint16), ("thermal", "pan"))
+    with pytest.raises(BandError, match=r"has \('thermal', 'pan'\): say with --sensor whose names they are"):
+        resolve(tiny(), look(one, none))
     shared = override(tiny(), {"recipe.encoder.contract.inputs.0.bands": ["nir", "red"]})
     assert entry_of(resolve(shared, manifest)).bands == ("nir", "red")
 
@@ -77,6 +84,39 @@ def test_a_band_that_no_scene_has_is_named(tmp_path: Path) -> None:
     config = override(tiny(), {"recipe.encoder.contract.inputs.0.bands": ["red", "swir"]})
     with pytest.raises(BandError, match=r"a\.tif: expected bands \('red', 'swir'\).* lacks swir;"):
         resolve(config, manifest)
+
+
+def test_bands_that_a_trained_encoder_misses_are_told_with_those_that_are_there(tmp_path: Path) -> None:
+    trained = entry_of(resolve(tiny(), look(geotiff(tmp_path / "a.tif", noise(4, 96, 96).astype(np.uint16), FOUR))))
+    three = look(geotiff(tmp_path / "b.tif", noise(3, 96, 96).astype(np.uint16), ("nir", "red", "blue")))
+    with pytest.raises(BandError, match=r"b\.tif: .* lacks green; .* pretrain .*: tiny --bands=blue,red,nir\.$"):
+        check_values(three, trained)
+    others = look(geotiff(tmp_path / "c.tif", noise(2, 96, 96).astype(np.uint16), ("VV", "VH")))
+    with pytest.raises(BandError, match=r"c\.tif: .* choose scenes of the encoder's sensor, call the bands"):
+        check_values(others, trained)
+
+
+def test_scenes_that_are_smaller_than_what_the_encoder_sees_are_said_with_a_size_that_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("red", "nir")
+    large = geotiff(tmp_path / "a.tif", noise(2, 96, 96).astype(np.uint16), names)
+    small = geotiff(tmp_path / "b.tif", noise(2, 50, 70).astype(np.uint16), names)
+    entry = entry_of(resolve(tiny(), look(large)))
+    SATELLITE.check_values(look(large), entry)
+    assert capsys.readouterr().err == ""
+    SATELLITE.check_values(look(large, small), entry)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "1 of 2 scenes are smaller than the 64 x 64 pixels that the encoder sees, such as b.tif of 50 x 70:"
+    )
+    assert "--size=48,64 shows no more than they hold" in said
+    fitted = replace(entry, whole_size=(48, 64))
+    assert all(batch.valid.all() for batch in whole_batches(look(large, small), fitted, 2))
+    SATELLITE.check_values(look(large, small), fitted)
+    assert capsys.readouterr().err == ""
+    SATELLITE.check_values(look(large, small), replace(entry, unit="px", spacing=(1.0, 1.0)))  # resized, not padded
+    assert capsys.readouterr().err == ""
 
 
 def test_value_space_is_measured_on_measured_training_pixels_in_physical_values(tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ def test_two_names_of_one_band_are_refused_before_anything_is_read(tmp_path: Pat
         scene_of(image, HLS)
 
 
+def test_a_scene_of_other_bands_is_told_to_name_them_only_where_it_does_not(tmp_path: Path) -> None:
+    pixels = np.ones((3, 8, 8), np.uint16)
+    named = open_image(geotiff(tmp_path / "named.tif", pixels, ("red", "nir", "swir")))
+    with pytest.raises(
+        BandError, match=r"named\.tif: .*with bands \('red', .*\)\. Choose scenes that have those bands"
+    ) as told:
+        input_for(Contract(inputs=(HLS,)), named)
+    assert "--options" not in str(told.value)
+    with pytest.raises(BandError, match=r"plain\.tif: .* Name the file's bands in their order .*geotiff\.bands="):
+        input_for(Contract(inputs=(HLS,)), open_image(geotiff(tmp_path / "plain.tif", pixels)))
+
+
 def test_a_folder_of_surface_reflectance_is_read_by_the_numbers_of_its_bands(tmp_path: Path) -> None:
     values = Normalisation(method="fixed", mean=(0.1, 0.2), std=(0.1, 0.1), full_scale=False)
     entry = replace(HLS, bands=("B4", "B2"), sensor="landsat7", normalisation=values)
