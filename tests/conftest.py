@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.programs import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,6 +60,14 @@ def trained(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config = override(tiny(), few)
     return run(config, Options(out=out, preset="tiny"))
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Server]:
+    """Starts programs in processes of their own that have torch already."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @dataclass(frozen=True)
