@@ -89,9 +89,10 @@ class Program:
 
 
 class Server:
-    """Starts programs; it and its socket live until `close`. Their libraries use one thread."""
+    """Starts programs, until it is closed. Their libraries use one thread."""
 
     def __init__(self) -> None:
+        self._programs: list[Program] = []
         self._environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self._control, theirs = socket.socketpair()
         with theirs:
@@ -126,7 +127,8 @@ class Server:
         with theirs:
             socket.send_fds(self._control, [b"."], [theirs.fileno(), out.fileno(), err.fileno()])
         ours.sendall(json.dumps(request).encode() + b"\n")
-        return Program(ours, out, err)
+        self._programs.append(Program(ours, out, err))
+        return self._programs[-1]
 
     def run(
         self,
@@ -140,7 +142,10 @@ class Server:
         return self.start(module, *words, folder=folder, environment=environment).outcome(timeout_s)
 
     def close(self) -> None:
-        """End the server; programs that still run are left alone."""
+        """End the server, and the programs that tests left behind when they failed."""
+        for program in self._programs:
+            program.send_signal(signal.SIGKILL)
+            program.outcome()
         self._process.kill()
         self._process.wait()
         self._control.close()

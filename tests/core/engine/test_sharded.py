@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from core.checkpoint import checkpoints, is_sharded
 from tests.core.engine.same import read, training
 from tests.core.engine.stub import told, train_as
 from tests.core.engine.test_processes import complete, finish, start, wait_for_steps
+from tests.programs import Server
 
 # One worker runs them all, where workers take tests by group: they share the runs of two pairs of processes.
 pytestmark = pytest.mark.slow
@@ -57,7 +59,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair(warm: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes that share weights out, or do not; the last of their runs is killed -9 after five steps."""
     folder = tmp_path_factory.mktemp("pair")
     runs = {
@@ -70,10 +72,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "shared latent": (*LATENT, "--shard=full"),
         folder / "killed": (*LATENT, "--shard=full", "--delay=0.3"),
     }
-    processes = start(*one_after_another(runs), ranks=2)
+    processes = start(warm, *one_after_another(runs), ranks=2)
     wait_for_steps(folder / "killed", 5, patience_s=180)
     for process in processes:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
     finish(processes)
     for cut in ("cut", "killed"):
         assert [(file.name, is_sharded(file)) for file in checkpoints(folder / cut)] == [
@@ -89,7 +91,7 @@ def copied(run: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(alone: Path, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resumed(warm: Server, alone: Path, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What others began, taken to its end by two processes and by this one."""
     folder = tmp_path_factory.mktemp("resumed")
     damaged = copied(pair / "cut", folder / "damaged")
@@ -102,7 +104,7 @@ def resumed(alone: Path, pair: Path, tmp_path_factory: pytest.TempPathFactory) -
         damaged: (*SHARED, "--resume"),
         copied(pair / "killed", folder / "latent"): (*LATENT, "--shard=full", "--resume"),
     }
-    complete(*one_after_another(two), ranks=2)
+    complete(warm, *one_after_another(two), ranks=2)
     for name, options in (("full 1", SHARED), ("none 1", SIMMIM)):
         train_as(told(str(copied(pair / "cut", folder / name)), *options, "--resume"))
     return folder
