@@ -1,16 +1,16 @@
 """The exam itself is examined: a one-line break of each invariant must fail the test that guards it.
 
-Each case copies the sources, breaks one line and runs one test there in a process of its own.
+Each case breaks one line of a copy of the sources, and runs one test there in a process of its own.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import Outcome, Server
 
 pytestmark = pytest.mark.slow
 
@@ -104,27 +104,26 @@ def checkout(tmp_path_factory):
     return copy
 
 
-def _run(checkout: Path, test: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", test]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=200, check=False)
+def _exam(warm: Server, checkout: Path, *words: str) -> Outcome:
+    imported = "-Wignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"  # by timm
+    return warm.run("pytest", "-q", "-p", "no:cacheprovider", imported, *words, folder=checkout, timeout_s=200)
 
 
 @pytest.mark.parametrize("invariant", BREAKS)
-def test_a_break_is_caught(checkout, invariant):
+def test_a_break_is_caught(warm, checkout, invariant):
     name, line, broken, test = BREAKS[invariant]
     path, whole = checkout / name, (checkout / name).read_text()
     assert whole.count(line) == 1, f"{name} no longer has the line that this break changes"
     try:
         path.write_text(whole.replace(line, broken))
-        result = _run(checkout, test)
+        result = _exam(warm, checkout, "-x", test)
     finally:
         path.write_text(whole)
-    assert result.returncode == 1, result.stdout[-2000:] + result.stderr[-2000:]  # 1 = tests ran and failed
-    assert "FAILED" in result.stdout
+    assert result.code == 1, result.out[-2000:] + result.err[-2000:]  # 1 = tests ran and failed
+    assert "FAILED" in result.out
 
 
-def test_without_a_break_the_same_tests_pass(checkout):
+def test_without_a_break_the_same_tests_pass(warm, checkout):
     tests = sorted({test for *_, test in BREAKS.values()})
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=200, check=False)
-    assert result.returncode == 0, result.stdout[-2000:]
+    result = _exam(warm, checkout, *tests)
+    assert result.code == 0, result.out[-2000:]
