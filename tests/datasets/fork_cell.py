@@ -1,8 +1,10 @@
-"""One cell of the fork matrix, as a program: a parent that reads an image, children that read it too, all at once.
+"""Cells of the fork matrix, as a program: a parent that reads an image, children that read it too, all at once.
 
-    python -m tests.datasets.fork_cell METHOD KIND WHEN REPEATS FILE ARRAY
+    python -m tests.datasets.fork_cell METHOD before REPEATS KIND FILE ARRAY
+    python -m tests.datasets.fork_cell METHOD after REPEATS KIND FILE ARRAY [KIND FILE ARRAY ...]
 
-Prints one line per child: `right`, `refused: ...` or `wrong`.
+Prints one line per child: its kind and `right`, `refused: ...` or `wrong`. A parent that has not read before its children
+start never reads, so that all kinds may have the same.
 """
 
 from __future__ import annotations
@@ -72,22 +74,31 @@ def child(kind: str, image: LazyImage | str, array: str, seed: int, answers: Sim
         answers.put(f"refused: {type(error).__name__}: {error}")
 
 
-def main(method: str, kind: str, when: str, repeats: str, file: str, array: str) -> None:
+def cell(context: Any, kind: str, when: str, repeats: int, file: str, array: str) -> None:
     """Run a cell."""
     expected = np.load(array)
-    context: Any = multiprocessing.get_context(method)
     image: LazyImage | str = file
     if when == "before":
         image = open_image(file, *configured(OPTIONS))
         assert right(kind, image, expected, 1)
-    for repeat in range(int(repeats)):
+    for repeat in range(repeats):
         answers = context.SimpleQueue()
         process = context.Process(target=child, args=(kind, image, array, 100 + repeat, answers))
         process.start()
         if isinstance(image, LazyImage):  # the parent goes on reading while its child does
             assert right(kind, image, expected, 200 + repeat)
-        print(answers.get(), flush=True)
+        print(kind, answers.get(), flush=True)
         process.join()
+
+
+def main(method: str, when: str, repeats: str, *kinds: str) -> None:
+    """Run cells, one after another."""
+    context: Any = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["torch"])  # which no reader uses; the server that forks knows nothing else
+    assert when == "after" or len(kinds) == 3, "a parent that has read one kind is no parent for another"
+    for place in range(0, len(kinds), 3):
+        kind, file, array = kinds[place : place + 3]
+        cell(context, kind, when, int(repeats), file, array)
 
 
 if __name__ == "__main__":
