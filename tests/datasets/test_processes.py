@@ -127,7 +127,7 @@ def test_a_long_haul_keeps_memory_and_handles_flat(many: Path) -> None:
     assert facts["most"] < 200
     assert facts["after"] <= facts["base"]
     if SOAK >= 20_000:
-        assert facts["slope_mb_per_10k"] < 1.0 if SOAK >= 200_000 else 5.0
+        assert facts["slope_mb_per_10k"] < (1.0 if SOAK >= 200_000 else 5.0)
 
 
 def _anonymous_mb(pid: int) -> float:
