@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.batch import Batch
-from core.evaluate.metrics import METRICS
+from core.evaluate.metrics import METRICS, metrics_for
 from core.finetune.config import Finetune
 from core.finetune.targets import Example, Split, Targets, batch_of, check_classes, check_groups, check_rows, rows_of
 
@@ -26,18 +26,23 @@ class Labelled(Targets):
         names: the K class names.
         groups: patient, scene or slide of each row; a group lies in one split.
         split: of each row.
+        ordinal: the classes have an order, so quadratic kappa says something.
     """
-
-    metrics: ClassVar[tuple[str, ...]] = tuple(METRICS)
 
     codes: Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...]
     split: tuple[Split, ...]
+    ordinal: bool = False
 
     def __post_init__(self) -> None:
         check_groups(len(self.codes), self.groups, self.split)
         check_classes(self.names, self.count("train"), self.count("validation"), "images")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Name the scores of probes that suit these classes."""
+        return metrics_for(ordinal=self.ordinal)
 
     def rows(self, split: Split) -> Tensor:
         """Give the labelled rows of a split, ascending."""
@@ -71,4 +76,4 @@ class Labelled(Targets):
         """Score images by the metrics of probes."""
         codes = self.codes[torch.from_numpy(rows)].numpy()
         once = np.ones((1, len(codes)))
-        return {name: float(metric(codes, summary, once)[0]) for name, metric in METRICS.items()}
+        return {name: float(METRICS[name](codes, summary, once)[0]) for name in self.metrics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ class Mapped(Targets):
         split: of each row.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = tuple(MAP_METRICS)
-
     pixels: Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...]
@@ -39,6 +37,11 @@ class Mapped(Targets):
     def __post_init__(self) -> None:
         check_groups(len(self.pixels), self.groups, self.split)
         check_classes(self.names, self.count("train"), self.count("validation"), "pixels")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Name the scores of maps of classes."""
+        return tuple(MAP_METRICS)
 
     def rows(self, split: Split) -> Tensor:
         """Give the rows of a split that have a labelled pixel, ascending."""
@@ -97,8 +100,6 @@ class Sections(Targets):
         names: of the one class.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = ("IoU", "Dice", "pixel accuracy")
-
     clouds: Tensor
     groups: tuple[str, ...]
     split: tuple[Split, ...]
@@ -107,6 +108,11 @@ class Sections(Targets):
     def __post_init__(self) -> None:
         check_groups(len(self.clouds), self.groups, self.split)
         check_classes(("clear", "cloud"), self.count("train"), self.count("validation"), "places")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Name the scores of one class."""
+        return "IoU", "Dice", "pixel accuracy"
 
     def rows(self, split: Split) -> Tensor:
         """Give the rows of a split that have a measured place, ascending."""

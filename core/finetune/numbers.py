@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,6 @@ class Measured(Targets):
         groups: patient, scene or slide of each row; a group lies in one split.
         split: of each row.
     """
-
-    metrics: ClassVar[tuple[str, ...]] = tuple(NUMBER_METRICS)
 
     values: Tensor
     names: tuple[str, ...]
@@ -59,6 +57,11 @@ class Measured(Targets):
     def spread(self) -> tuple[float, ...]:
         """Standard deviation of each number over the training images."""
         return tuple(float(self._known("train", number).std()) for number in range(len(self.names)))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Name the scores of numbers."""
+        return tuple(NUMBER_METRICS)
 
     def rows(self, split: Split) -> Tensor:
         """Give the rows of a split of which a number is known, ascending."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,13 +43,16 @@ class Targets(ABC):
         names: of the classes or numbers that the head answers with.
         groups: patient, scene or block of each row; a group lies in one split.
         split: of each row.
-        metrics: what `scores` gives; higher is better for each that may choose a check.
     """
 
     names: tuple[str, ...]
     groups: tuple[str, ...]
     split: tuple[Split, ...]
-    metrics: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Name what `scores` gives; higher is better for each that may choose a check."""
 
     @abstractmethod
     def rows(self, split: Split) -> Tensor:

@@ -108,21 +108,22 @@ def _row(pictures: Pictures, index: int, reads: Input | None, shown: Colours) ->
         if name == "image":
             columns.append(draw("image", "Reconstruction", batch[index][picked], window))
             continue
-        label, guess = spoken(name), batch[index].mean(0, keepdim=True)
+        label, guess = spoken(name)[:1].upper() + spoken(name)[1:], batch[index].mean(0, keepdim=True)
         truth = pictures.targets[name][index].mean(0, keepdim=True) if name in pictures.targets else None
         if pictures.groups and not bool(guess.any()) and (truth is None or not bool(truth.any())):
             continue  # these groups have no such target
         scale = stretch(guess if truth is None else truth, valid[None], percent=(1, 98))
         if truth is not None:
-            columns.append(draw(f"{name}-target", f"{label.capitalize()}: target", truth, scale))
-        columns.append(draw(name, f"{label.capitalize()}: prediction", guess, scale))
+            columns.append(draw(f"{name}-target", f"{label}: target", truth, scale))
+        columns.append(draw(name, f"{label}: prediction", guess, scale))
     kind = shown.kind if hue is not None or len(bands) == 1 else f"{shown.kind}: each band is stretched alone"
     return Row(pictures.input, bands, tuple(columns), kind, volume=pictures.original.ndim == 5)
 
 
 def spoken(name: str) -> str:
-    """Give the name of a term as words: `scale_0_5` is scale 0.5."""
-    return re.sub(r"(?<=\d)_(?=\d)", ".", name).replace("_", " ")
+    """Give the name of a term as words: `scale_0_5` is scale 0.5, and `hog` is HOG."""
+    words = re.sub(r"(?<=\d)_(?=\d)", ".", name).split("_")
+    return " ".join("HOG" if word == "hog" else word for word in words)
 
 
 def _hue_of(reads: Input | None, shown: Colours) -> Normalisation | None:

@@ -192,6 +192,7 @@ def classes(manifest: Manifest, label: str, *, ordinal: bool, batch_norm: bool) 
         names=labels.names,
         groups=tuple(manifest.column("group")),
         split=tuple(manifest.column("split")),
+        ordinal=ordinal,
     )
     return Learnt(targets, Classify(num_classes=len(labels.names), batch_norm=batch_norm), "classify")
 

@@ -460,3 +460,10 @@ def test_a_natural_picture_stretches_each_band_alone() -> None:
     share = (np.linspace(0, 1, 101) - 0.02) / 0.96
     for band in range(3):
         assert np.abs(drawn[:, band] - np.rint(share.clip(0, 1) * 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("hog", "HOG"), ("scale_0_5", "scale 0.5"), ("within_rank", "within rank"), ("hog_2", "HOG 2")]
+)
+def test_terms_are_named_in_words(name: str, said: str) -> None:
+    assert viz.spoken(name) == said

@@ -157,6 +157,18 @@ def test_the_kept_weights_are_those_of_the_best_validation_check() -> None:
     assert np.mean(recall) == pytest.approx(max(scores))
 
 
+def test_grades_have_a_kappa_and_classes_without_order_have_none() -> None:
+    _, labelled = world()
+    graded = replace(labelled, ordinal=True)
+    config = replace(CONFIG, steps=2, warmup_steps=0, validate_every=1)
+    plain, _, _ = run(config)
+    ordered, _, _ = run(replace(config, select="quadratic kappa"), labelled=graded)
+    assert [set(check.scores) for check in plain.checks] == [{"balanced accuracy", "AUROC"}] * 2
+    assert [set(check.scores) for check in ordered.checks] == [{"balanced accuracy", "AUROC", "quadratic kappa"}] * 2
+    with pytest.raises(ConfigError, match="chosen by balanced accuracy or AUROC, got 'quadratic kappa'"):
+        run(replace(config, select="quadratic kappa"))
+
+
 def test_layer_decay_scales_each_layers_step() -> None:
     """AdamW's first step has the size of the rate, so the change itself shows the rate of each layer."""
     config = replace(CONFIG, steps=1, warmup_steps=0, lr=1e-3, weight_decay=0.0, layer_decay=0.5)
@@ -210,7 +222,7 @@ def test_schedule_warms_up_and_ends_near_zero() -> None:
     assert max(rates) == rates[5] == CONFIG.lr
     assert rates[-1] < 0.01 * CONFIG.lr
     assert [line["step"] for line in lines if line["event"] == "validation"] == [20, 40, 60]
-    assert set(lines[-1]["scores"]) == {"balanced accuracy", "AUROC", "quadratic kappa"}
+    assert set(lines[-1]["scores"]) == {"balanced accuracy", "AUROC"}
 
 
 def test_balanced_loss_answers_the_rare_class_more_often() -> None:
