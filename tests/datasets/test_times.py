@@ -136,6 +136,8 @@ def test_the_digest_sees_times(tmp_path: Path) -> None:
         build_manifest([pictures(tmp_path, [time])]) for time in ("2020-08-23T10:15:00Z", "2020-08-23", None)
     )
     assert len({one.digest, other.digest, none.digest}) == 3
+    times = [["2020-08-23", None], [None, "2020-08-23"], ["2020-08-24", None], [None, None]]
+    assert len({build_manifest([pictures(tmp_path, some)]).digest for some in times}) == 4
 
 
 def test_a_manifest_from_before_knows_no_times(tmp_path: Path) -> None:
