@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from datasets.checking.labels import holds_labels
 from datasets.collect import Entry
 from datasets.manifest import Manifest
 from datasets.times import as_time
@@ -138,16 +139,22 @@ def _own_names(entries: Sequence[Entry]) -> list[str]:
 
 
 def _classes(entries: Sequence[Entry], facts: Sequence[dict[str, Any]]) -> list[str | None] | None:
-    """Folder names as classes, for each root whose images lie one folder deep in two folders or more."""
+    """Folder names as classes, for each root whose images lie one folder deep in two folders or more.
+
+    Where one of those folders is of labels, as in `images/` and `labels/`, they are not.
+    """
     classes: list[str | None] = [None] * len(entries)
     for root in dict.fromkeys(entry.root for entry in entries if entry.source is None):
         rows = [row for row, entry in enumerate(entries) if entry.root == root and entry.source is None]
         parts = [Path(entries[row].file).parts for row in rows]
-        folders = {part[0] for part in parts}
+        bands: dict[str, set[int]] = {}
+        for row, part in zip(rows, parts, strict=True):
+            bands.setdefault(part[0], set()).add(facts[row]["shape"][0])
         if (
             all(len(part) == 2 for part in parts)
-            and len(folders) > 1
+            and len(bands) > 1
             and len({facts[row]["ndim"] for row in rows}) == 1
+            and not any(holds_labels(folder) and found == {1} for folder, found in bands.items())
         ):
             for row, part in zip(rows, parts, strict=True):
                 classes[row] = part[0]

@@ -41,7 +41,8 @@ def build_manifest(
 
     Folders are searched recursively for names that a reader accepts and for folders that are one image; other files,
     hidden ones and `__MACOSX` are passed over. When all images of a folder are of one rank and lie exactly one folder
-    deep, in two or more folders, the folder's name becomes the label column `class`. All columns of a list are kept:
+    deep, in two or more folders, the folder's name becomes the label column `class`; not where one of the folders is of
+    label images, such as `labels` or `masks`. All columns of a list are kept:
     `group`, `split` and `time` (ISO 8601) have their meaning, the others are labels, whole numbers, real numbers or text.
     The group of an image is the column `group` (or the one you name), else the image itself. A manifest is taken as it is,
     without reading its images again, and so is a folder that holds one as `manifest.parquet`: reader options that it was

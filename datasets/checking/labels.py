@@ -39,9 +39,14 @@ def look_like_labels(manifest: Manifest) -> list[tuple[int, str]]:
     return found if len(found) < len(rows) else []
 
 
+def holds_labels(folder: str) -> bool:
+    """Whether a folder is called as those that hold labels are: `labels`, `labelsTr`, `masks`, `instances`."""
+    return _FOLDER.fullmatch(folder) is not None
+
+
 def _name(file: str) -> str:
     path = PurePosixPath(file)
-    folder = next((part for part in path.parts[:-1] if _FOLDER.fullmatch(part)), None)
+    folder = next((part for part in path.parts[:-1] if holds_labels(part)), None)
     if folder is not None:
         return f"it lies in a folder '{folder}' (datasets.convert --exclude {shlex.quote(folder)})."
     word = _FILE.search(path.name)

@@ -78,6 +78,14 @@ def test_folders_are_no_classes_where_images_lie_otherwise(names: tuple[str, ...
     assert build_manifest([pictures(tmp_path / "a", *names)]).label_names == ()
 
 
+@pytest.mark.parametrize("labels", ["labels", "labelsTr", "masks", "instances"])
+def test_images_and_their_labels_are_no_classes(labels: str, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "a", "images/1.png", f"{labels}/1.png")
+    assert build_manifest([root]).label_names == ("class",), "in colour: pictures of masks, perhaps"
+    Image.fromarray(np.ones((12, 14), np.uint8)).save(root / labels / "1.png")
+    assert build_manifest([root]).label_names == ()
+
+
 def test_folders_in_a_list_are_no_classes(tmp_path: Path) -> None:
     root = pictures(tmp_path / "a", "cat/1.png", "dog/2.png")
     (root / "l.csv").write_text("file\ncat/1.png\ndog/2.png\n")
