@@ -135,7 +135,7 @@ def sections_of(manifest: Manifest, group: str | None = None) -> tuple[Section, 
 def size_text(number: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
+        if number < 999.5:  # what three digits would round to a thousand is one of the next unit
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:,.3g} TB"

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError, DataError, RunFolderError
+from datasets.checking.report import size_text
 from datasets.collect import MANIFEST, Entry, entries_of
 from datasets.converting.conversion import recall
 from datasets.converting.dispatch import convert_all
@@ -255,7 +256,7 @@ def _room(out: Path, todo: Sequence[Job]) -> None:
     free = shutil.disk_usage(out).free
     if expected > free:
         raise RunFolderError(
-            f"{out}: expected about {expected / 1e9:.1f} GB of free space, there are {free / 1e9:.1f} GB; free some, or "
+            f"{out}: expected about {size_text(round(expected))} of free space, there are {size_text(free)}; free some, or "
             "choose another disk."
         )
 

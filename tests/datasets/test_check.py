@@ -240,6 +240,10 @@ def test_fill_values_are_told_from_bright_tails() -> None:
     )
     assert _fill(Statistics.of(tomography)) is None  # air is a value
     assert _fill(Statistics.of(np.array([0, 30_000] * 100, np.int16))) is None  # a mask
+    for top, share, fill in ((3200, 0.02, None), (3800, 0.02, 3800.0), (3800, 0.004, None)):  # of values up to 3,000
+        spread = np.tile(np.arange(3001), 34)[:100_000]
+        ended = _fill(Statistics.of(np.where(rng.random(100_000) < share, top, spread).astype(np.int16)))
+        assert (ended[0] if ended else None) == fill, (top, share)
 
 
 def test_differences_within_a_collection_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +292,17 @@ def test_crs_can_be_required(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert findings(capsys, tmp_path) == (0, [])
     code, found = findings(capsys, tmp_path, "--require-crs")
     assert (code, [entry["code"] for entry in found]) == (1, ["no_crs"])
+
+
+def test_a_journal_that_was_named_is_kept_and_one_that_was_not_is_not(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.parquet"
+    assert check(capsys, clean, "--out", out, "--journal", tmp_path / "j.jsonl")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["j.jsonl", "m.parquet"]
+    (tmp_path / "j.jsonl").unlink()
+    assert check(capsys, clean, "--out", out)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["m.parquet"]
 
 
 def test_links_that_leave_are_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -408,8 +423,8 @@ def test_every_kind_says_what_to_do() -> None:
 
 
 def test_sizes_for_people() -> None:
-    assert [size_text(n) for n in (0, 999, 1000, 12_345, 5.5e6, 7e9, 3.2e13)] == [
-        "0 B", "999 B", "1 kB", "12.3 kB", "5.5 MB", "7 GB", "32 TB"
+    assert [size_text(n) for n in (0, 999, 1000, 12_345, 999_400, 999_600, 5.5e6, 7e9, 3.2e13)] == [
+        "0 B", "999 B", "1 kB", "12.3 kB", "999 kB", "1 MB", "5.5 MB", "7 GB", "32 TB"
     ]  # fmt: skip
 
 

@@ -122,6 +122,7 @@ def test_labels_are_known_by_name_and_by_classes_beside_bands() -> None:
             "s/stack.tif": (8, "int16", 0, 9000),
             "s/classes.tif": (1, "uint8", 1, 7),
             "s/height.tif": (1, "int16", 12, 800),
+            "s/blank.tif": (1, "uint8", 3, 3),
             "s/cloud.tif": (1, "float32", 0, 1),
             "s/rgb_mask.tif": (3, "uint8", 0, 255),
             "instances/a.png": (1, "uint16", 0, 412),

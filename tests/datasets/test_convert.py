@@ -236,6 +236,25 @@ def test_chunk_and_shard_are_chosen_per_rank(tmp_path: Path) -> None:
         assert np.array_equal(open_image(before).read(), after.read())
 
 
+def test_a_size_for_images_that_failed_is_not_idle_and_their_names_are_kept_for_them(tmp_path: Path) -> None:
+    source = volumes(tmp_path / "source", 1)
+    Image.fromarray(np.arange(100 * 90, dtype=np.uint8).reshape(100, 90)).save(source / "v0.png")
+    whole = (source / "v0.nii.gz").read_bytes()
+    (source / "v0.nii.gz").write_bytes(whole[:40])
+    settings = Settings(chunk=((4, 5, 6), (32, 16)))
+    report = convert([source], tmp_path / "out", settings)
+    assert [file for file, _ in report.failed] == ["v0.nii.gz"]
+    assert [path.name for path in (tmp_path / "out" / "images").iterdir()] == ["v0.png.zarr"]
+    (source / "v0.nii.gz").write_bytes(whole)
+    again = convert([source], tmp_path / "out", settings)
+    assert (again.converted, again.kept, again.failed) == (1, 1, ())
+    (source / "v0.nii.gz").unlink()
+    with pytest.raises(
+        ConfigError, match=r"--chunk 4,5,6 has no effect: it is for 3D images, and all of these are 2D; give 2"
+    ):
+        convert([source], tmp_path / "other", settings)
+
+
 def test_reader_options_decide_and_are_noted(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -350,7 +369,7 @@ def test_two_conversions_to_one_folder_are_refused(tmp_path: Path) -> None:
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = volumes(tmp_path / "source"), tmp_path / "out"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(RunFolderError, match="free space"):
+    with pytest.raises(RunFolderError, match=r"expected about 6\.\d+ kB of free space, there are 1 kB"):
         convert([source], out)
     assert not (out / "images").exists()
 

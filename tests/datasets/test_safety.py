@@ -39,6 +39,7 @@ from datasets.content import digest_of
 from datasets.converting.prepare import convert
 from datasets.index import build_manifest
 from datasets.manifest import Manifest
+from datasets.opening import Images
 from datasets.readers import open_image
 from datasets.safety import extract, inside, local
 
@@ -382,6 +383,24 @@ def test_manifest_that_was_made_to_name_a_file_outside_is_refused(house: Path) -
     table = manifest.table.set_column(manifest.table.column_names.index("file"), "file", named)
     with pytest.raises(UnsafeError, match=r"beside\.png: expected a file inside .*allow"):
         entries_of(Manifest(table))[0].safe()
+
+
+def test_a_row_that_leads_out_of_its_root_later_is_not_opened(house: Path) -> None:
+    opened = Images(build_manifest([house]))
+    assert opened.open(0).shape == (1, 8, 9)
+    (house / "house.png").replace(house.parent / "gone.png")
+    (house / "house.png").symlink_to(house.parent / "gone.png")  # the same bytes, size and time
+    with pytest.raises(
+        UnsafeError, match=r"house\.png: expected a file inside .*gone\.png; copy it into that folder\.$"
+    ):
+        Images(opened.manifest).open(0)
+
+
+def test_a_root_that_is_a_link_holds_what_lies_in_it(house: Path) -> None:
+    (house.parent / "link").symlink_to(house, target_is_directory=True)
+    path = house.parent / "link" / "house.png"
+    assert inside(house.parent / "link", path) == path
+    assert inside(house.parent / "link", house / "house.png") == house / "house.png"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/a.png", "s3://bucket/a.png", "/vsicurl/http://127.0.0.1/a.png"])
