@@ -162,6 +162,9 @@ def test_a_name_that_is_no_text_is_refused_by_what_it_is(tree: Path) -> None:
         pytest.skip("this file system takes UTF-8 only")
     with pytest.raises(DataError, match=r"deep/x/b\\xe4r\.png': expected a name in UTF-8; rename it"):
         gather([tree])
+    moved = (tree / "labels").rename(tree / os.fsdecode(b"\xe4"))
+    with pytest.raises(DataError, match=r"set/\\xe4/a\.png': expected a name in UTF-8"):
+        gather([moved])
 
 
 def test_an_empty_text_is_not_the_folder_one_is_in(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
