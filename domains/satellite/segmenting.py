@@ -206,8 +206,8 @@ def described(cells: Sequence[Cell], targets: Mapped, scenes: Mapping[int, LazyI
     parts = []
     for part in ("train", "validation", "test"):
         rows = targets.rows(part)
-        count = ", ".join(f"{name} {n}" for name, n in zip(targets.names, targets.count(part).tolist(), strict=True))
-        parts.append(f"{part} {len({cells[row].block for row in rows.tolist()})} blocks ({count} pixels)")
+        count = ", ".join(f"{name}: {n}" for name, n in zip(targets.names, targets.count(part).tolist(), strict=True))
+        parts.append(f"{part} {len({cells[row].block for row in rows.tolist()})} blocks (pixels of {count})")
     return f"{len({cell.scene for cell in cells})} of {len(scenes)} scenes have labels: " + "; ".join(parts)
 
 

@@ -50,7 +50,9 @@ def scene(path: Path, seed: int = 0, size: tuple[int, int] = (80, 96)) -> np.nda
     return label
 
 
-def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predict_reads(tmp_path: Path) -> None:
+def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predict_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     label = scene(tmp_path / "scene.tif", size=(64, 64))
     raster = np.where(label > 0, 7, 3).astype(np.uint8)
     raster[40:44] = 0
@@ -64,6 +66,7 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
         training={"steps": 16, "validate_every": 8, "lr": 0.05},
     )
     out = run(given, Options(out=tmp_path / "run"))
+    assert re.search(r"labels: train \d+ blocks \(pixels of 3: \d+, forest: \d+\); validation", capsys.readouterr().err)
     scores = {row["metric"]: row for row in json.loads((out / "scores.json").read_text())}
     assert scores["mean IoU"]["value"] > 0.6
     assert {"IoU of 3", "IoU of forest", "Dice of forest", "pixel accuracy"} <= set(scores)
