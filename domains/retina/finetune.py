@@ -1,13 +1,16 @@
-"""Train a classifier of retina images on top of a pretrained encoder: a linear head, or everything.
+"""Train a classifier of retina images, or a regression of a number, on top of a pretrained encoder.
 
-    python -m domains.retina.finetune full --encoder runs/mine --data labels.csv --label retinopathy_grade --out runs/grades
+    python -m domains.retina.finetune full    --encoder runs/mine --data labels.csv --label retinopathy_grade --out runs/grades
+    python -m domains.retina.finetune regress --encoder runs/mine --data labels.csv --label age --out runs/age
 
 Splits by group into train, validation and test; keeps the best check on validation; scores the test images once, with
 95 % intervals. Writes config.yaml, metrics.jsonl, encoder/, head.safetensors, predictions.parquet,
-scores.json and report.html.
+scores.json and report.html. New images are answered in Python, by `core.heads.load.load_model`: see README.md.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from core.cli import main
 from domains.retina.collection import RETINA
@@ -26,7 +29,13 @@ def full() -> FinetuneImages:
     return FinetuneImages(images=Images(encoder=""), training=full_training())
 
 
-PRESETS = {"linear": linear, "full": full}
+def regress() -> FinetuneImages:
+    """Train a linear regression of a number per image, such as age or acuity, on the frozen encoder."""
+    training = replace(linear_training(), balanced=False, select="R2")
+    return FinetuneImages(images=Images(encoder=""), task="regress", training=training)
+
+
+PRESETS = {"linear": linear, "full": full, "regress": regress}
 
 if __name__ == "__main__":
     main(verb(RETINA, __doc__ or "", PRESETS, "linear"))

@@ -12,6 +12,7 @@ import torch
 
 import core
 from core.encoders.load import Encoder
+from core.heads.load import load_model
 from datasets import Manifest, open_image
 from domains.retina.collection import collect, resolve
 from domains.retina.pretrain import PRESETS, tiny
@@ -153,6 +154,27 @@ def test_finetune_trains_and_scores_the_test_groups(verb, trained, lesions, tmp_
     before, after = core.load_encoder(trained), core.load_encoder(tmp_path / mode)
     same = [torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert all(same) if mode == "linear" else not all(same)
+
+
+def test_numbers_are_learnt_and_a_fine_tuned_model_answers_in_python_as_the_test_did(verb, trained, lesions, tmp_path):
+    ages = lesions.parent / "ages.csv"
+    rows = [line.split(",") for line in lesions.read_text().splitlines()[1:]]
+    ages.write_text(
+        "file,age,patient\n" + "\n".join(f"{file},{40.5 + 3 * row},{who}" for row, (file, _, who) in enumerate(rows))
+    )
+    words = ["--encoder", trained, "--data", ages, "--label=age", "--group=patient", "--out", tmp_path / "age"]
+    few = ["--training.steps=4", "--training.warmup_steps=1", "--training.validate_every=2"]
+    outcome = verb(
+        "finetune", "regress", *words, *few, "--batch_size=4", "--draws=100", "--validation=0.3", "--test=0.3"
+    )
+    assert outcome.code == 0, outcome.err
+    scores = json.loads((tmp_path / "age" / "scores.json").read_text())
+    assert {row["metric"] for row in scores} == {"R2", "MAE", "RMSE"}
+    predictions = pq.read_table(tmp_path / "age" / "predictions.parquet").to_pylist()
+    model = load_model(tmp_path / "age")
+    for row in predictions[:2]:
+        (answer,) = model.probabilities(model.encoder.preprocess(open_image(row["file"])))[0].tolist()
+        assert answer == pytest.approx(row["age"], rel=1e-4)
 
 
 def test_a_run_is_repeated_from_its_own_config(verb, trained, tmp_path):
