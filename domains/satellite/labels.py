@@ -18,6 +18,7 @@ from datasets.tiling import cover
 
 _NONE = -(1 << 40)  # no raster's number
 _TILE = 2048  # pixels along an edge of what is read of a label raster to find its classes
+_HIGHEST = 65535  # of a map, see `products`
 _NUDGE = 1e-6  # of a pixel: where a centre falls on the border of two labels, the same one is taken all over the scene
 
 Box = tuple[int, int, int, int]
@@ -63,10 +64,10 @@ def named_beside(manifest: Manifest, row: int, name: object, *, what: str, allow
             inside(Path(manifest.column("root")[row]), path)
         except UnsafeError as error:
             raise UnsafeError(f"{error} (--allow_outside=true)") from None
-    if not path.is_file():
+    if not path.exists():
         raise MissingDataError(
-            f"expected {what} of {manifest.path(row)}, but {path} is no file; mend the list, which names it relative to its "
-            "scene."
+            f"expected {what} of {manifest.path(row)}, but {path} does not exist; mend the list, which names it relative to "
+            "its scene."
         )
     return path
 
@@ -87,7 +88,8 @@ def find_classes(rasters: Sequence[LazyImage], names: Mapping[int, str], ignored
     """List the numbers that occur in label rasters, without nodata and the ignored ones.
 
     Raises:
-        DataError: numbers that are not whole, fewer than 2 classes, or a name for one that does not occur.
+        DataError: numbers that are not whole or that no map can hold, fewer than 2 classes, or a name for one that does not
+            occur.
     """
     found: set[int] = set()
     for raster in rasters:
@@ -97,9 +99,17 @@ def find_classes(rasters: Sequence[LazyImage], names: Mapping[int, str], ignored
     unknown = sorted(set(names) - set(codes))
     if unknown:
         raise DataError(f"expected names of classes that occur ({codes}), got one for {unknown}: mend --names.")
+    where = f"{rasters[0].path}{f' and {len(rasters) - 1} more' if len(rasters) > 1 else ''}"
+    beyond = [code for code in codes if not 0 <= code <= _HIGHEST]
+    if beyond:
+        raise DataError(
+            f"{where}: expected class numbers from 0 to {_HIGHEST}, which a map can hold, got {beyond[0]}: say with "
+            f"--ignored={beyond[0]} that it is no label, or number the classes anew."
+        )
     if len(codes) < 2:
         raise DataError(
-            f"expected labels of at least 2 classes in {[str(raster.path) for raster in rasters]}, got {codes}."
+            f"{where}: expected labels of at least 2 classes, got {codes or 'none'}: use rasters that hold several, or, where "
+            "one number was taken for nodata or ignored, say otherwise with --raster_options or --ignored."
         )
     return Classes(tuple(codes), tuple(names.get(code, str(code)) for code in codes))
 

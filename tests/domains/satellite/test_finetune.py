@@ -226,7 +226,7 @@ def test_files_of_labels_are_looked_for_in_the_folder_of_their_list_alone(tmp_pa
         ):
             run(given, Options(out=tmp_path / "run"))
         (inner / "list.csv").write_text(f"file,label\na.tif,gone.{ending}\n")
-        with pytest.raises(MissingDataError, match=rf"of .*a\.tif, but .*gone\.{ending} is no file; mend the list"):
+        with pytest.raises(MissingDataError, match=rf"of .*a\.tif, but .*gone\.{ending} does not exist; mend the list"):
             run(given, Options(out=tmp_path / "run"))
 
 

@@ -113,7 +113,23 @@ def test_a_colour_table_is_no_obstacle_and_other_rasters_are_refused(tmp_path: P
     with pytest.raises(DataError, match="expected whole class numbers, got measurements"):
         find_classes([shares], {}, ())
     one = open_labels(write(tmp_path / "one.tif", np.ones((2, 2), np.uint8)))
-    with pytest.raises(DataError, match=r"labels of at least 2 classes in .*one\.tif"):
+    with pytest.raises(
+        DataError, match=r"one\.tif: expected labels of at least 2 classes, got \[1\]: use rasters that hold several"
+    ):
         find_classes([one], {}, ())
     with pytest.raises(DataError, match=r"names of classes that occur \(\[1\]\), got one for \[4\]"):
         find_classes([one], {4: "x"}, ())
+
+
+def test_numbers_that_no_map_can_hold_are_no_classes(tmp_path: Path) -> None:
+    write(tmp_path / "plain.tif", np.array([[1, 2], [2, 1]], np.int32))
+    plain = open_labels(tmp_path / "plain.tif")
+    for number in (-1, 65536):
+        write(tmp_path / "odd.tif", np.array([[1, 2], [2, number]], np.int32))
+        odd = open_labels(tmp_path / "odd.tif")
+        with pytest.raises(
+            DataError,
+            match=rf"odd\.tif and 1 more: expected class numbers from 0 to 65535.* got {number}: .*--ignored={number}",
+        ):
+            find_classes([odd, plain], {}, ())
+        assert find_classes([odd], {}, ignored=(number,)).codes == (1, 2)
