@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 from core.errors import DataError
-from core.evaluate.table import Grid, LabelClass, markdown_table, nan_to_none, none_to_nan, print_grids, with_interval
+from core.evaluate.table import (
+    Grid,
+    LabelClass,
+    markdown_table,
+    nan_to_none,
+    none_to_nan,
+    of_classes,
+    print_grids,
+    with_interval,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,6 @@ class Curve:
     @property
     def protocol(self) -> tuple[str, ...]:
         """Say in sentences how the scores came about and what their intervals mean."""
-        classes = ", ".join(f"{c.name}: {c.images} in {c.groups}" for c in self.classes)
         chance = ", ".join(f"{name} {value:.3f}" for name, value in self.chance.items())
         several = self.repeats > 1
         times = f", repeated {self.repeats} times" if several else ""
@@ -116,7 +124,7 @@ class Curve:
         spread = "; sd: over those choices" if several else ""
         left_out = "" if several else "another choice of labelled images, "
         return (
-            f"{self.images} images in {self.groups} groups; images per class in groups: {classes}.",
+            f"{self.images} images in {self.groups} groups; images per class in groups: {of_classes(self.classes)}.",
             f"Frozen features; {self.folds}-fold cross-validation that never splits a group{times}. For each fold so many "
             "images per class are drawn from the others, from as many groups as possible; their labels are learnt from, "
             "and every image of the fold is scored. Fewer labels are a part of more, all feature sets learn from the same, "

@@ -121,11 +121,10 @@ class Table:
     @property
     def protocol(self) -> tuple[str, ...]:
         """Say in sentences how the scores came about and what their intervals mean."""
-        classes = ", ".join(f"{c.name}: {c.images} in {c.groups}" for c in self.classes)
         chance = ", ".join(f"{name} {value:.3f}" for name, value in self.chance.items())
         times = "" if self.repeats == 1 else f", repeated {self.repeats} times"
         return (
-            f"{self.images} images in {self.groups} groups; images per class in groups: {classes}.",
+            f"{self.images} images in {self.groups} groups; images per class in groups: {of_classes(self.classes)}.",
             f"Frozen features; {self.folds}-fold cross-validation that never splits a group{times}; every image is "
             "scored by a model that saw none of its group. Regularisation was chosen inside each training side.",
             f"[low, high]: {self.level:.0%} percentile bootstrap over groups, {self.draws} draws, seed {self.seed}. It "
@@ -205,6 +204,16 @@ def _signed(difference: Difference) -> str:
 
 def _sets(row: Row) -> str:
     return "" if row.spread is None else f" ({row.sets} seeds, sd {row.spread:.3f})"
+
+
+def class_name(name: str) -> str:
+    """Give a class's name as a reader meets it: `class 2` of one that is called by a number."""
+    return name if any(letter.isalpha() for letter in name) else f"class {name}"
+
+
+def of_classes(classes: Sequence[LabelClass]) -> str:
+    """Count the images and groups of each class, in words."""
+    return ", ".join(f"{class_name(c.name)}: {c.images} in {c.groups}" for c in classes)
 
 
 def with_interval(value: float, low: float, high: float, *, sign: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.config import dump
 from core.evaluate.metrics import METRICS, chance
-from core.evaluate.table import Row, interval_notes
+from core.evaluate.table import Row, class_name, interval_notes
 from core.report.charts import Curve, line_chart, score, whisker
 from core.report.curves import figure, train_curves
 from core.report.evaluations import evaluations
@@ -19,7 +19,7 @@ from core.report.html import Fact, cards, document, folded, leads, legend, notes
 from core.report.panels import panels, with_nodata
 from core.report.read import Run, listed, number
 from core.report.scores import axis_of, decimals, line, score_table
-from core.report.words import class_name, counted
+from core.report.words import counted
 
 _TOLD = 4  # scores in the headline
 _ERROR = "Error"

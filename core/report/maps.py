@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from core.checkpoint import publish_text
+from core.evaluate.table import class_name
 from core.report.charts import show
 from core.report.html import (
     Fact,
@@ -27,7 +28,7 @@ from core.report.html import (
     warnings,
     webp,
 )
-from core.report.words import class_name, duration
+from core.report.words import duration
 from core.viz import Pixels, ramp
 
 PICTURED = 24

@@ -79,8 +79,3 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Count things by their noun in the singular."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def class_name(name: str) -> str:
-    """Give a class's name as a reader meets it: `class 2` of one that is called by a number."""
-    return name if any(letter.isalpha() for letter in name) else f"class {name}"

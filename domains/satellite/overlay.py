@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.contract import Input
-from core.report.words import class_name
+from core.evaluate.table import class_name
 from core.viz import classes_over, clear_nodata, colours, natural, save_png
 from datasets import LazyImage
 from domains.satellite.looking import STRENGTH, numbers_of, open_map

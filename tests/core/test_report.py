@@ -573,7 +573,7 @@ def test_sizes_are_told_from_lists(tmp_path: Path) -> None:
 def test_a_term_of_half_a_scale_is_called_so(tmp_path: Path) -> None:
     events = [step(1, 1.0, terms={"scale_0_5": 0.5, "hog_9_bins": 0.5})]
     said = text(page(make(tmp_path / "run", events)))
-    assert ": scale 0.5 " in said and ": hog 9 bins " in said
+    assert ": scale 0.5 " in said and ": HOG 9 bins " in said
 
 
 def test_many_pictures_of_a_row_take_several_lines_and_keep_their_captions(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_plain_lines_are_aligned_and_carry_value_and_interval() -> None:
 
 def test_plain_text_states_the_protocol() -> None:
     text = str(TABLE)
-    assert "150 images in 148 groups; images per class in groups: 0: 132 in 130, a|b: 18 in 18." in text
+    assert "150 images in 148 groups; images per class in groups: class 0: 132 in 130, a|b: 18 in 18." in text
     assert "95% percentile bootstrap over groups, 2000 draws, seed 0" in text
     assert "Chance: balanced accuracy 0.200, AUROC 0.500." in text
     assert text.endswith("one sentence.")
