@@ -294,6 +294,15 @@ def test_crs_can_be_required(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (code, [entry["code"] for entry in found]) == (1, ["no_crs"])
 
 
+def test_a_manifest_may_end_in_capitals_and_a_line_is_never_a_folder(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").mkdir()
+    code, out, _ = check(capsys, clean, "--out", "M.PARQUET", "--json", "-")
+    assert (code, json.loads(out)["images"], len(Manifest.read("M.PARQUET"))) == (0, 4, 4)
+
+
 def test_a_journal_that_was_named_is_kept_and_one_that_was_not_is_not(
     clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
