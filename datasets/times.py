@@ -20,7 +20,7 @@ def as_time(value: object) -> str:
 
     Args:
         value: ISO 8601 text (a day of the calendar, alone or with a time of day), a datetime or a date; a time of day
-            without a zone is taken for UTC. A leap second is taken for the second before it, as DICOM has it too.
+            without a zone is taken for UTC. A leap second is taken for the second before it.
 
     Raises:
         ValueError: it is no such thing, or lies beyond the years 1 to 9999.
