@@ -159,12 +159,19 @@ def go_over(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     if not seen:
-        raise silent(reading, image, scene)
+        raise silent(reading, image, scene, windows)
 
 
-def silent(reading: Reading, image: LazyImage, scene: Scene) -> DataError:
-    """Say that a scene holds nothing to look at."""
+def silent(reading: Reading, image: LazyImage, scene: Scene, windows: Windows | None = None) -> DataError:
+    """Say that a scene holds nothing to look at; of cells of several pixels, at least half of one must be measured."""
+    cell = (1, 1) if windows is None else windows.cell
+    what, smaller = "a pixel", ""
+    if max(cell) > 1:
+        what = f"half of {cell[0]} x {cell[1]} pixels"
+    if windows is not None and cell == windows.window:
+        smaller = ", take smaller windows (--window)"
     return DataError(
-        f"{image.path}: nowhere is a pixel measured in {reading.measured} of the bands {scene.bands}; nothing was "
-        "written. Look at its nodata value (--options=geotiff.nodata=[...]), or allow --measured=any where a verb can."
+        f"{image.path}: nowhere is {what} measured in {reading.measured} of the bands {scene.bands}; nothing was "
+        f"written. Look at its nodata value (--options=geotiff.nodata=[...]){smaller}, or allow --measured=any where a verb "
+        "can."
     )

@@ -270,8 +270,14 @@ def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
         embed(folder, scene, out=out, measured="any")
     with pytest.raises(ConfigError, match=r"multiples of \(32, 32\)"):
         embed(folder, scene, out=out, overlap=(8,))
-    with pytest.raises(DataError, match=r"empty.tif: nowhere is a pixel measured"):
+    with pytest.raises(DataError, match=r"empty.tif: nowhere is half of 32 x 32 pixels measured .*nodata"):
         embed(folder, scene, empty, out=out)
+    small = write_scene(tmp_path / "small.tif", drawn(20, 20), BANDS)  # every pixel is measured, and a tile has more
+    with pytest.raises(
+        DataError, match=r"small.tif: nowhere is half of 32 x 32 pixels .* take smaller windows \(--window\)"
+    ):
+        embed(folder, small, out=out)
+    assert embed(folder, small, out=tmp_path / "small.parquet", window=(16,)).is_file()
     with pytest.raises(DataError, match=r"empty.tif: expected at least 4 tokens"):
         embed(folder, empty, out=out.with_suffix(".tif"), product="colours")
     assert not list(tmp_path.glob("out/*"))
