@@ -54,8 +54,8 @@ class Embed:
         accept: terms of a published encoder's licence that you agree to, such as non_commercial.
     """
 
-    encoder: str
-    reading: Reading
+    encoder: str = ""
+    reading: Reading = Reading()
     product: Product = "tiles"
     pool: Pool | None = None
     report: bool = True
@@ -133,12 +133,13 @@ def _page(config: Embed, encoder: Encoder, work: list[Job], sheets: list[Sheet],
 
 
 def check_ending(config: Embed, options: Options) -> None:
-    """Make sure, before any work, that the name fits the product; a folder is named without an ending.
+    """Make sure, before any work, that all is named, and that the name fits the product; a folder's has no ending.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or encoder or scenes are not named.
         RunFolderError: it is taken.
     """
+    check_named(config)
     endings, out = _ENDINGS[config.product], options.out
     if out.suffix not in endings and (out.suffix or config.product == "tiles"):
         raise ConfigError(
@@ -148,6 +149,21 @@ def check_ending(config: Embed, options: Options) -> None:
         refuse_existing([out], options)
 
 
+def check_named(config: Embed) -> None:
+    """Make sure that there is something to embed, and with what.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if not config.encoder:
+        raise ConfigError(
+            "expected --encoder, a run folder of `python -m domains.satellite.pretrain` or the name of a published encoder "
+            "(python -m core.zoo list)."
+        )
+    if not config.reading.data:
+        raise ConfigError("expected --data, the scenes to read: files, folders, lists or manifests.")
+
+
 def load(config: Embed, device: torch.device | str) -> Encoder:
     """Load the encoder."""
     return load_encoder(config.encoder, pool=config.pool, accept=config.accept, device=device)
@@ -155,6 +171,7 @@ def load(config: Embed, device: torch.device | str) -> Encoder:
 
 def plan(config: Embed) -> str:
     """Say how much there is to do and what it will hold, scene by scene."""
+    check_named(config)
     encoder = load(config, config.reading.where())
     network = _network(encoder, config)
     return "\n".join(_text(config, job, network) for job in jobs(config, encoder))

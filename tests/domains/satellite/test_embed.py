@@ -19,7 +19,7 @@ from core.cli import Options
 from core.encoders.load import Encoder
 from core.errors import ConfigError, DataError, RunFolderError
 from datasets import open_image
-from domains.satellite.embed import Embed, default_out, plan, run
+from domains.satellite.embed import Embed, check_ending, default_out, plan, run
 from domains.satellite.feature_maps import TokenColours
 from domains.satellite.scenes import Found, Reading
 from domains.satellite.tile_vectors import taken, time_of
@@ -293,3 +293,15 @@ def test_the_plan_says_windows_and_memory(trained: tuple[Path, Encoder], tmp_pat
     config = Embed(encoder=str(trained[0]), reading=Reading(data=(str(scene),), device="cpu"), product="grid")
     assert "70 x 90 pixels, 12 windows of 32 x 32 with an overlap of 8 x 8" in plan(config)
     assert default_out(config) == trained[0] / "grid"
+
+
+def test_an_encoder_or_scenes_that_nobody_named_are_asked_for_by_their_options(tmp_path: Path) -> None:
+    out = Options(out=tmp_path / "tiles.parquet")
+    for config, said in (
+        (Embed(reading=Reading(data=("scene.tif",))), "expected --encoder, a run folder of"),
+        (Embed(encoder="runs/mine"), "expected --data, the scenes to read"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check_ending(config, out)
+        with pytest.raises(ConfigError, match=said):
+            plan(config)

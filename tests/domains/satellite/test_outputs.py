@@ -18,7 +18,7 @@ def test_a_folder_that_cannot_be_written_into_is_refused_before_any_work(tmp_pat
     out = tmp_path / "file" / "maps"
     with pytest.raises(RunFolderError, match=r"into .*file/maps, but .*file refuses: Not a directory: choose another"):
         refuse_existing([tmp_path / "a.tif", out / "a.tif"], Options(out=out))
-    config = Embed(encoder="runs/none", reading=Reading())
+    config = Embed(encoder="runs/none", reading=Reading(data=("scene.tif",)))
     with pytest.raises(RunFolderError, match="choose another --out"):
         check_ending(config, Options(out=out / "tiles.parquet"))
 
