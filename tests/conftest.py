@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import torch
 from tests.programs import Server
 
 ROOT = Path(__file__).resolve().parent.parent
+# Children that are started by forkserver, as loader workers are, fork from a server that has imported torch and no more.
+multiprocessing.set_forkserver_preload(["torch"])
 
 
 @pytest.fixture(autouse=True)
