@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from core.losses import masked_mean
 from core.losses.contrastive import patch_contrast, sample_contrast
@@ -106,7 +106,7 @@ def across(one: torch.Tensor, other: torch.Tensor, counted: torch.Tensor) -> dic
 @pytest.mark.slow
 def test_two_ranks_equal_the_joined_batch(tmp_path: Path):
     """Each rank's gradient is summed over ranks and divided by their number, as DDP does with shared weights."""
-    spawn(_rank, (str(tmp_path),), nprocs=2, join=True)
+    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     joined = across(vectors(0, 6, 5), vectors(1, 6, 5), SAMPLES)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2.0, joined["loss"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from core.losses.distillation import Centre, distilled, per_image, sharpened, warmed
 
@@ -89,7 +89,7 @@ def test_the_checkpoint_holds_the_centre_and_no_notes():
 
 @pytest.mark.slow
 def test_ranks_form_one_mean(tmp_path: Path):
-    spawn(_rank, (str(tmp_path),), nprocs=2, join=True)
+    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     values = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert torch.equal(values[0], values[1])
     assert float(values[0]) == pytest.approx(0.1 * (1.0 + 20.0) / 6)

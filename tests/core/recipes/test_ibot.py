@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 from torch.nn import functional
 
 from core.batch import valid_tokens
@@ -300,7 +300,7 @@ def test_it_is_a_config():
 
 @pytest.mark.slow
 def test_two_ranks_form_one_loss_one_gradient_and_one_centre(tmp_path: Path):
-    spawn(_rank, (str(tmp_path),), nprocs=2, join=True)
+    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     for entry in (SCENE, VOLUME, CUBE):
         loss, gradients, centres = _step(ragged_batch(entry))
         ranks = [torch.load(tmp_path / f"{entry.name}.{rank}.pt") for rank in (0, 1)]

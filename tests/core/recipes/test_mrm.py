@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from core.config import from_dict, to_dict
 from core.errors import ConfigError, DataError, ShapeError
@@ -222,7 +222,7 @@ def test_what_cannot_work_is_refused_when_built(tokenizer):
 
 @pytest.mark.slow
 def test_two_ranks_with_unequal_reports_equal_one_process(tokenizer, tmp_path):
-    spawn(_rank, (str(tokenizer), str(tmp_path)), nprocs=2, join=True)
+    start_processes(_rank, (str(tokenizer), str(tmp_path)), nprocs=2, start_method="forkserver")
     for name, entry in INPUTS.items():
         loss, gradients = loss_and_gradients(_recipe(tokenizer), _batch(entry))
         ranks = [torch.load(tmp_path / f"{name}.{rank}.pt") for rank in (0, 1)]

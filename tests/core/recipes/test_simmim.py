@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from core.contract import Contract
 from core.errors import ConfigError
@@ -59,7 +59,7 @@ def _rank(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_ranks_equal_one_process():
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_rank, (folder,), nprocs=2, join=True)
+        start_processes(_rank, (folder,), nprocs=2, start_method="forkserver")
         for kind in KINDS:
             for name, entry in INPUTS.items():
                 loss, gradients = loss_and_gradients(build(kind), ragged_batch(entry))

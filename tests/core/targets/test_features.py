@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from core.encoders.base import Tokens
 from core.errors import ConfigError
@@ -122,7 +122,7 @@ def test_stages_that_differ_are_refused():
 
 @pytest.mark.slow
 def test_two_ranks_share_their_means(tmp_path: Path):
-    spawn(_rank, (str(tmp_path),), nprocs=2, join=True)
+    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     for how in ("centre", "whiten"):
         joined = normalised(features(), COUNTED, how)
         parts = [torch.load(tmp_path / f"{how}.{rank}.pt") for rank in (0, 1)]
