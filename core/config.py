@@ -32,6 +32,10 @@ _COMMA = re.compile(
 FLAG = object()  # an option named without a value: True where a truth is wanted, an error elsewhere
 
 
+class AbsentError(ConfigError):
+    """An option without a default was not given."""
+
+
 class Typed(str):
     """Text from a command line: read as YAML when the option wants anything but text."""
 
@@ -194,7 +198,7 @@ def _build(cls: Any, tree: object, path: str) -> Any:
     return owner(**{name: _coerce(hints[name], value, _join(path, name)) for name, value in values.items()})
 
 
-def _absent(owner: Any, missing: list[str], path: str) -> ConfigError:
+def _absent(owner: Any, missing: list[str], path: str) -> AbsentError:
     """Compose the error for options without a default that were not given; of a part it lists what there is to name."""
     of = f" of {_part_name(owner)}" if _is_part(owner) else ""
     named = ", ".join(repr(_join(path, name)) for name in missing)
@@ -205,7 +209,7 @@ def _absent(owner: Any, missing: list[str], path: str) -> ConfigError:
             known = ", ".join(registry.names(hint.part_kind)) if _is_interface(hint) else registry.name_of_class(hint)
             cures.append(f"give it, as in --{_join(path, name)}=NAME, one of {known}; ")
     cure = "".join(cures) or "give it, "
-    return ConfigError(
+    return AbsentError(
         f"expected a value for {named}{of}: there is no default; {cure}or start from a preset that does."
     )
 

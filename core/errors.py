@@ -67,8 +67,11 @@ class NumericsError(HalfseenError, FloatingPointError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Compose the tail of a lookup error: the nearest known name if one is near, else all of them."""
+    """Compose the tail of a lookup error: names that begin so, else the nearest if one is near, else all of them."""
     options = sorted(known)
+    begun = [option for option in options if name and option.startswith(name)]
+    if 0 < len(begun) <= 3:
+        return f"did you mean {' or '.join(repr(option) for option in begun)}?"
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -22,7 +22,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from core import config as tree
 from core.cli.parse import Given, parse
-from core.cli.show import help_text, list_text, recipes_text
+from core.cli.show import help_text, leaves, list_text, recipes_text
 from core.errors import ConfigError, HalfseenError, RunFolderError, nearest
 
 T = TypeVar("T")
@@ -94,8 +94,9 @@ def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
         if _is_main():
             print(f"{stopped}. Continue with:\n  {_resume_command(stopped.path)}", file=sys.stderr)
         leave(EXIT_CODE)
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        if _is_main():
+            print(f"interrupted.{_goes_on(verb, interrupted)}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -214,7 +215,10 @@ def execute(verb: Verb[Any], argv: list[str]) -> None:
     )
     if verb.check is not None and _is_main():
         verb.check(config, options)
-    written = verb.run(config, options)
+    try:
+        written = verb.run(config, options)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(options.out) from None
     if _is_main():
         print(written)
 
@@ -251,7 +255,19 @@ def _config(verb: Verb[Any], given: Given, preset: str | None) -> Any:
         if leaf in placed:
             raise ConfigError(f"option '{leaf}' is given twice, once as --{name}: give it once.")
         placed[leaf] = value
-    return tree.assemble(verb.config, base or {}, placed)
+    try:
+        return tree.assemble(verb.config, base or {}, placed)
+    except tree.AbsentError:
+        if base or not (wanted := _required(verb, placed)):
+            raise
+        raise ConfigError(f"expected {wanted}.") from None
+
+
+def _required(verb: Verb[Any], placed: Mapping[str, object]) -> str:
+    """Name the options without a default that were not given, as they are typed, and say what each is."""
+    short = {leaf: name.replace("_", "-") for name, leaf in (verb.aliases or {}).items()}
+    absent = [leaf for leaf in leaves(verb.config, None) if leaf.value is None and leaf.path not in placed]
+    return "; and ".join(f"--{short.get(leaf.path, leaf.path)}, {leaf.text.rstrip('.')}" for leaf in absent)
 
 
 def _only(given: Given, flag: str) -> None:
@@ -283,6 +299,15 @@ def _default_out(verb: Verb[Any], config: Any, preset: str | None) -> Path:
 def _program() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name.removesuffix(".__main__") if spec is not None else Path(sys.argv[0]).stem
+
+
+def _goes_on(verb: Verb[Any], interrupted: KeyboardInterrupt) -> str:
+    """Say how an interrupted run goes on, where it was saved."""
+    out = interrupted.args[0] if interrupted.args else None
+    if not verb.resumable or out is None or not (out / "last").is_file():
+        return ""
+    last = (out / "last").read_text(encoding="utf-8").strip()
+    return f" Saved last: {last}; what came after is lost. Continue with:\n  {_resume_command(out)}"
 
 
 def _resume_command(out: Path) -> str:

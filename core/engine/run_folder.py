@@ -45,10 +45,13 @@ class RunFolder:
     drift: tuple[str, ...] = ()
 
 
-def check(path: Path, config: object | None, *, resume: bool = False, overwrite: bool = False) -> None:
+def check(
+    path: Path, config: object | None, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+) -> None:
     """Refuse before any work what `open_run` would refuse after it; leaves nothing behind.
 
-    Without a config (it is not fitted to its data yet) a continued run is not compared with what it began as.
+    Without a config (it is not fitted to its data yet) a continued run is not compared with what it began as. What is not
+    `resumable` is not told to be continued.
 
     Raises:
         RunFolderError: exists, does not exist, is no run folder, or cannot be written.
@@ -70,10 +73,9 @@ def check(path: Path, config: object | None, *, resume: bool = False, overwrite:
             "choose another --out."
         )
     elif not overwrite and names - {_LOCK}:
-        raise RunFolderError(
-            f"{path} exists: continue that run with --resume, delete it with --overwrite, or choose another --out."
-        )
-    _check_writable(path)
+        go_on = "continue that run with --resume, " if resumable else ""
+        raise RunFolderError(f"{path} exists: {go_on}delete it with --overwrite, or choose another --out.")
+    check_writable(path)
 
 
 @contextmanager
@@ -128,14 +130,18 @@ def _check_same(path: Path, config: object) -> None:
         )
 
 
-def _check_writable(path: Path) -> None:
-    """Try it: permission bits do not tell about read-only mounts, quotas and root."""
+def check_writable(path: Path) -> None:
+    """Refuse a file or folder that cannot be made; by trying, as permission bits do not tell about read-only mounts and root.
+
+    Raises:
+        RunFolderError: so it is.
+    """
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     try:
         Path(tempfile.mkdtemp(prefix=".halfseen-", dir=parent)).rmdir()
     except OSError as error:
         raise RunFolderError(
-            f"expected to write the run to {path}, but {parent} refuses: {error.strerror}: choose another --out."
+            f"expected to write {path}, but {parent} refuses: {error.strerror}: choose another --out."
         ) from None
 
 

@@ -49,7 +49,8 @@ def encode_labels(labels: Sequence[Any] | NDArray[Any], *, ordinal: bool, order:
     if numeric and any(number != int(number) for number in numbers if number is not None):
         example = next(value for value, number in zip(given, numbers, strict=True) if number != int(number or 0))
         raise DataError(
-            f"expected class labels, got the measurement {example}: choose another label column, or bin this one."
+            f"expected class labels, got the measurement {example}: choose another label column, bin this one, or "
+            "learn it as a number with `finetune regress`."
         )
     names = [
         str(int(number)) if numeric and number is not None else str(value)
@@ -69,7 +70,7 @@ def encode_labels(labels: Sequence[Any] | NDArray[Any], *, ordinal: bool, order:
     elif ordinal:
         raise ConfigError(
             f"ordinal labels that are names need their order, got {sorted(present)}: declare it from least to most, "
-            "or evaluate them as classes without order."
+            "or evaluate them as classes without order (--ordinal=no)."
         )
     else:
         classes = sorted(present)

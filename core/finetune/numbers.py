@@ -14,7 +14,7 @@ from core.batch import Batch
 from core.errors import ConfigError, DataError
 from core.evaluate.regression import NUMBER_METRICS
 from core.finetune.config import Finetune
-from core.finetune.targets import Example, Split, Targets, batch_of, check_groups, check_rows, rows_of
+from core.finetune.targets import OTHER_SPLIT, Example, Split, Targets, batch_of, check_groups, check_rows, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,15 @@ class Measured(Targets):
     def __post_init__(self) -> None:
         check_groups(len(self.values), self.groups, self.split)
         for number, name in enumerate(self.names):
+            given = self.values[self.values[:, number].isfinite(), number]
+            if len(given) and float(given.max() - given.min()) == 0:
+                raise DataError(f"expected different values of '{name}', got {float(given[0]):g} for every image.")
             for part, least in (("train", 2), ("validation", 2)):
                 known = self._known(part, number)
                 if len(known) < least or float(known.max() - known.min()) == 0:
                     raise DataError(
                         f"expected at least 2 different values of '{name}' in the split '{part}', got "
-                        f"{len(known)} images{' of one value' if len(known) else ''}: change the split."
+                        f"{len(known)} images{' of one value' if len(known) else ''}: {OTHER_SPLIT}."
                     )
 
     def _known(self, split: Any, number: int) -> Tensor:

@@ -36,6 +36,10 @@ class Example:
     label: Tensor
 
 
+OTHER_SPLIT = "use more groups, larger shares (--validation, --test), or deal them anew (--training.seed)"
+"""What to do about a part that holds too little."""
+
+
 class Targets(ABC):
     """Labels of the rows of a collection.
 
@@ -156,8 +160,8 @@ def check_classes(names: Sequence[str], train: Tensor, validation: Tensor, what:
     """
     missing = [name for name, count in zip(names, train.tolist(), strict=True) if not count]
     if missing:
-        raise DataError(f"expected training {what} of every class, got none of {missing}: change the split.")
+        raise DataError(f"expected training {what} of every class, got none of {missing}: {OTHER_SPLIT}.")
     if int((validation > 0).sum()) < 2:
         raise DataError(
-            f"expected validation {what} of at least 2 classes, to choose the best check by: change the split."
+            f"expected validation {what} of at least 2 classes, to choose the best check by: {OTHER_SPLIT}."
         )

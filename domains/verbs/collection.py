@@ -69,8 +69,8 @@ def collect(
         )
     domain.check(manifest)
     counts = Counter(manifest.column("ndim"))
-    words = " and ".join(_counted(counts[ndim], domain.kind_of(ndim).name) for ndim in sorted(counts))
-    return manifest, f"{announce}{words} in {_counted(len(set(manifest.column('group'))), 'group')}"
+    words = " and ".join(counted(counts[ndim], domain.kind_of(ndim).name) for ndim in sorted(counts))
+    return manifest, f"{announce}{words} in {counted(len(set(manifest.column('group'))), 'group')}"
 
 
 def one_kind(domain: Domain, manifest: Manifest, kind: str | None) -> Manifest:
@@ -83,7 +83,9 @@ def one_kind(domain: Domain, manifest: Manifest, kind: str | None) -> Manifest:
     chosen = None if kind is None else domain.kind_called(kind)
     present = sorted(domain.kind_of(ndim).name for ndim in set(manifest.column("ndim")))
     if chosen is None and len(present) > 1:
-        raise ConfigError(f"expected one kind of image, the data has {' and '.join(present)}s: choose one with --kind.")
+        raise ConfigError(
+            f"expected one kind of image, the data has {' and '.join(f'{kind}s' for kind in present)}: choose one with --kind."
+        )
     chosen = chosen or domain.kind_called(present[0])
     if chosen.name not in present:
         raise DataError(f"expected {chosen.name}s, the data has only {present[0]}s.")
@@ -106,7 +108,8 @@ def with_contract(encoder: Any, contract: Contract) -> Any:
     return replace(encoder, contract=contract, **sizes)
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Count things by their noun in the singular."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -17,6 +17,7 @@ from core.contract import Input
 from core.encoders.base import Pool
 from core.encoders.load import Encoder, load_encoder
 from core.engine.distributed import pick_device
+from core.engine.run_folder import check_writable
 from core.errors import BandError, ConfigError, RunFolderError
 from core.rng import key
 from core.weights import Placement
@@ -125,11 +126,12 @@ def open_images(domain: Domain, images: Images, *, labelled: bool) -> tuple[Enco
 
 
 def refuse_existing(options: Options) -> None:
-    """Refuse to replace a file unasked.
+    """Refuse to replace a file unasked, or one that cannot be written.
 
     Raises:
-        RunFolderError: the file is there already.
+        RunFolderError: the file is there already, or its folder refuses.
     """
+    check_writable(options.out.parent)
     if options.out.exists() and not options.overwrite:
         raise RunFolderError(f"{options.out} exists: replace it with --overwrite, or name another file with --out.")
 

@@ -98,6 +98,10 @@ def run(domain: Domain, config: FinetuneImages, options: Options, *, record: obj
 def open_split(domain: Domain, config: FinetuneImages) -> tuple[Encoder, Manifest, Input]:
     """Open encoder and images, and deal the groups to train, validation and test."""
     encoder, manifest, entry = open_images(domain, config.images, labelled=True)
+    if any(manifest.column("split")):
+        say(
+            "the list's own column `split` is not used: parts are dealt by group (--validation, --test, --training.seed)"
+        )
     dealt = split(manifest.column("group"), config.validation, config.test, config.training.seed)
     return encoder, manifest.with_column("split", dealt), entry
 
@@ -198,19 +202,22 @@ def classes(manifest: Manifest, label: str, *, ordinal: bool, batch_norm: bool) 
 
 
 def numbers(manifest: Manifest, label: str, *, batch_norm: bool) -> Learnt:
-    """Learn the number that a column gives; images without one are in no split's rows.
+    """Learn the number that a column gives.
 
     Raises:
-        DataError: the column holds something else than numbers.
+        DataError: the column holds something else than finite numbers.
     """
     values = np.full((len(manifest), 1), np.nan)
     for row, given in enumerate(manifest.labels(label)):
         try:
-            values[row] = float("nan" if given is None or not str(given).strip() else given)
+            values[row] = float(given)
         except ValueError:
+            pass
+        if not np.isfinite(values[row]):
             raise DataError(
-                f"{manifest.path(row)}: expected a number as '{label}', got '{given}': use --task=classify."
-            ) from None
+                f"{manifest.path(row)}: expected a finite number as '{label}', got '{given}': mend the list or leave that "
+                "image out; labels that are classes are learnt with --task=classify."
+            )
     targets = Measured(
         values=torch.from_numpy(values),
         names=(label,),

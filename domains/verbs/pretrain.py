@@ -24,7 +24,7 @@ from core.report import write_report
 from core.resize import finer
 from core.viz import save_panels
 from datasets import Manifest, StreamSpec, TileLoader, split_groups
-from domains.verbs.collection import collect, say
+from domains.verbs.collection import collect, counted, say
 from domains.verbs.domain import Domain
 from domains.verbs.reports import FILE as TOKENIZER
 from domains.verbs.reports import Read, beside, own_tokenizer, told
@@ -50,7 +50,7 @@ def run(domain: Domain, config: Pretrain, options: Options) -> Path:
         manifest = split_groups(manifest, config.data.held_out, config.seed)
         config = domain.resolve(config, manifest)
         tokenizer = world.on_main(lambda: own_tokenizer(config, manifest, options.out, resume=options.resume))
-        say(f"{what}; {len(manifest.rows(split='held_out'))} images held out")
+        say(f"{what}{_apart(manifest)}; {counted(len(manifest.rows(split='held_out')), 'image')} held out")
         loader = TileLoader(
             manifest,
             streams(config),
@@ -151,4 +151,14 @@ def _report(domain: Domain, options: Options, config: Pretrain, pictures: list[P
         notes=[f"{what.removeprefix(drawn).strip()}."],
         warnings=[drawn] if drawn else [],
         command=["python", *sys.orig_argv[1:]],
+    )
+
+
+def _apart(manifest: Manifest) -> str:
+    """Say how many images a list's own splits leave out of training and validation."""
+    counts = {entry["values"]: entry["counts"] for entry in manifest.table["split"].value_counts().to_pylist()}
+    return "".join(
+        f"; {counted(count, 'image')} of split '{name}' left alone"
+        for name, count in counts.items()
+        if name not in ("train", "held_out")
     )

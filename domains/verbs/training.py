@@ -90,7 +90,7 @@ def check(domain: Domain, images: Images, options: Options) -> None:
         raise ConfigError(f"expected --encoder, a run folder of `python -m domains.{domain.name}.pretrain`.")
     if options.overwrite and (options.out / DESCRIPTION).is_file():
         return  # a fine-tuning of before, which is replaced as a whole when the new one is done
-    check_folder(options.out, None, overwrite=options.overwrite)
+    check_folder(options.out, None, overwrite=options.overwrite, resumable=False)
 
 
 def check_tested(groups: set[str], what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core import registry
-from core.errors import ConfigError
+from core.errors import ConfigError, nearest
 from core.maskers.random import Random
 
 
@@ -38,3 +38,16 @@ def test_unknown_part_names_the_nearest() -> None:
 def test_unknown_kind_is_an_error() -> None:
     with pytest.raises(ConfigError, match="expected a folder of parts, got 'nothing'"):
         registry.names("nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sentinel2", "did you mean 'sentinel2_l1c' or 'sentinel2_l2a'?"),
+        ("sentinle1", "did you mean 'sentinel1'?"),
+        ("spot", "known: sentinel1, sentinel2_l1c, sentinel2_l2a."),
+        ("", "known: sentinel1, sentinel2_l1c, sentinel2_l2a."),
+    ],
+)
+def test_the_nearest_name_is_one_that_begins_so_before_one_that_looks_so(name: str, said: str) -> None:
+    assert nearest(name, ["sentinel2_l2a", "sentinel1", "sentinel2_l1c"]) == said

@@ -292,7 +292,7 @@ def test_verb_with_required_options_and_no_presets(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--encoder=a"], "expected a value for 'data', 'label': there is no default"),
+        (["--encoder=a"], "expected --data, files to score; and --label, column with the answer."),
         (["--encoder=a", "--data=b", "--lable=c"], "no option is called 'lable': did you mean 'label'?"),
         (["tiny"], "expected options only, got 'tiny': this verb has no presets."),
         (["--resume"], "--resume has no effect here"),
@@ -402,3 +402,34 @@ def test_a_preset_may_follow_a_flag() -> None:
     for words in (["--plan", "tiny", "base"], ["tiny", "--plan", "base"], ["--gpus=64", "tiny"]):
         with pytest.raises(ConfigError, match="a preset comes first"):
             parse(words)
+
+
+def test_what_has_no_default_is_asked_for_by_its_short_name(capsys: pytest.CaptureFixture[str]) -> None:
+    from domains.satellite.collection import SATELLITE as DOMAIN
+    from domains.verbs.evaluate import verb
+
+    with pytest.raises(
+        ConfigError, match="expected --encoder, a run folder, its encoder folder, or the name of a published"
+    ):
+        cli.execute(verb(DOMAIN, "Score."), [])
+
+
+def test_an_interrupted_run_says_how_it_goes_on_where_it_was_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(config: object, options: cli.Options) -> Path:
+        options.out.mkdir(exist_ok=True)
+        raise KeyboardInterrupt
+
+    for resumable, saved, said in ((True, False, ""), (False, True, ""), (True, True, "Saved last: step_000004; ")):
+        out = tmp_path / f"{resumable}{saved}"
+        out.mkdir()
+        if saved:
+            (out / "last").write_text("step_000004\n")
+        verb = cli.Verb(config=Pretrain, run=run, description="x", presets=PRESETS, resumable=resumable)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(verb, ["tiny", "--out", str(out)])
+        assert ended.value.code == 130
+        err = capsys.readouterr().err
+        assert err.startswith(f"interrupted. {said}" if said else "interrupted.\n")
+        assert (f"--resume --out {out}" in err) == bool(said)

@@ -110,3 +110,6 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     for option in ({"balanced": True}, {"label_smoothing": 0.1}):
         with pytest.raises(ConfigError, match="have no effect on numbers"):
             measured.refuse(replace(CONFIG, **option))
+    same[:, 1] = 3.0
+    with pytest.raises(DataError, match="expected different values of 'wet', got 3 for every image"):
+        replace(measured, values=same)

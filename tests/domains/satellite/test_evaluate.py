@@ -89,3 +89,11 @@ def test_what_the_labels_do_not_allow_is_refused_before_an_image_is_embedded(
     outcome = satellite("evaluate", *common, *words, "--out", tmp_path / "scores.json")
     assert outcome.code == 2
     assert sentence in outcome.sentence
+
+
+def test_a_table_that_could_not_be_written_is_refused_before_any_work(satellite, scene_run, covers, tmp_path) -> None:
+    (tmp_path / "file").write_text("x")
+    words = ["--encoder", scene_run, "--data", covers, "--label", "forest", "--out", tmp_path / "file/scores.json"]
+    outcome = satellite("evaluate", *words)
+    assert outcome.code == 2
+    assert "refuses: Not a directory: choose another --out." in outcome.sentence

@@ -159,6 +159,19 @@ def test_numbers_of_scenes_are_learnt_in_their_unit(tmp_path: Path) -> None:
     assert load_model(out).task == "regress"
 
 
+@pytest.mark.parametrize("given", ["inf", "about 300"])
+def test_labels_that_are_no_finite_numbers_are_refused_before_training(tmp_path: Path, given: str) -> None:
+    chips(tmp_path)
+    lines = (tmp_path / "list.csv").read_text().splitlines()
+    cells = lines[3].split(",")
+    lines[3] = ",".join([*cells[:2], given, *cells[3:]])
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    asked = config("regress", encoder(tmp_path), tmp_path / "list.csv", label="level", group="place")
+    with pytest.raises(DataError, match=rf"{cells[0]}: expected a finite number as 'level', got '{given}'"):
+        run(asked, Options(out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_classes_of_scenes_are_learnt(tmp_path: Path) -> None:
     chips(tmp_path, 48)
     given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place")
