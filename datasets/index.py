@@ -23,6 +23,8 @@ from datasets.readers.base import Reader
 
 __all__ = ["Manifest", "build_manifest", "split_groups"]
 
+_NAMED = 10  # files of one refusal; `datasets.check` lists all
+
 
 def build_manifest(
     paths: Sequence[str | Path],
@@ -66,7 +68,7 @@ def build_manifest(
         MissingDataError: a path does not exist.
         ConfigError: no column is called `label` or `group` (the message names the nearest), or an option has no effect.
         UnsafeError: an image lies outside the folder that was named.
-        DataError: no image is found, images cannot be read (all are named), or a list is inconsistent.
+        DataError: no image is found, images cannot be read (the first are named), or a list is inconsistent.
     """
     chosen = _chosen(readers, options)
     entries, manifests = found(paths, chosen, options, group, exclude=exclude, allow_outside=allow_outside)
@@ -158,7 +160,9 @@ def _refuse_failures(entries: Sequence[Entry], results: Sequence[Examined]) -> N
     if len(failures) == 1:
         raise failures[0][1]
     if failures:
-        others = ", ".join(str(path) for path, _ in failures[1:])
+        others = ", ".join(str(path) for path, _ in failures[1:_NAMED])
+        more = len(failures) - _NAMED
+        rest = f" and {more} more, which `python -m datasets.check` lists" if more > 0 else ""
         raise DataError(
-            f"{len(failures)} of {len(entries)} images cannot be read: {failures[0][1]} The others: {others}."
+            f"{len(failures)} of {len(entries)} images cannot be read: {failures[0][1]} The others: {others}{rest}."
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.errors import DataError
 from core.evaluate.intervals import interval_rows
-from core.evaluate.table import Row
+from core.evaluate.table import Row, class_name
 
 Floats = NDArray[np.float64]
 Tables = NDArray[np.int64]
@@ -131,7 +131,7 @@ def segmentation_scores(
     Args:
         tables: (M, K, K) of `confusion`, one per image.
         groups: (M,) patient, scene or block of each image.
-        classes: K names.
+        classes: K names; one that is a number is called `class 2`.
         features: what to call the model in the rows.
         method: how it was trained.
         draws: bootstrap resamples.
@@ -147,7 +147,7 @@ def segmentation_scores(
     for name, each in _OF_CLASSES.items():
         for number, defined in enumerate(np.isfinite(each(tables, once)[0])):
             if defined:
-                scores[f"{name} of {classes[number]}"] = partial(_of_class, each, tables, number)
+                scores[f"{name} of {class_name(classes[number])}"] = partial(_of_class, each, tables, number)
     return interval_rows(scores, groups, features=features, method=method, draws=draws, seed=seed)
 
 

@@ -248,6 +248,19 @@ def test_every_unreadable_image_is_named(tmp_path: Path) -> None:
         build_manifest([root])
 
 
+def test_of_many_unreadable_images_ten_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    names = [f"{number:02}.png" for number in range(13)]
+    root = pictures(tmp_path / "a", *names)
+    for name in names[:11]:
+        (root / name).write_bytes(b"none")
+    with pytest.raises(DataError, match=r"^11 of 13 images cannot be read: \S*00\.png: ") as caught:
+        build_manifest([root])
+    said = str(caught.value)
+    assert all(f"/{name}" in said for name in names[:10])
+    assert "10.png" not in said
+    assert said.endswith("09.png and 1 more, which `python -m datasets.check` lists.")
+
+
 def test_volume_without_a_finite_voxel_is_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(DataError, match=r"a\.nii: expected measured voxels"):

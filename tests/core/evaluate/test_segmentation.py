@@ -112,7 +112,8 @@ def test_a_class_of_a_single_group_has_a_score_and_no_interval() -> None:
     tables = np.zeros((4, 2, 2), np.int64)
     tables[:, 0, 0] = 50
     tables[0, 1] = [10, 30]
-    rows = segmentation_scores(tables, list("abcd"), ("land", "water"), features="", method="", draws=400, seed=0)
+    rows = segmentation_scores(tables, list("abcd"), ("7", "water"), features="", method="", draws=400, seed=0)
+    assert "IoU of class 7" in {row.metric for row in rows}
     water = {row.metric: row for row in rows}["Dice of water"]
     assert water.value == pytest.approx(60 / 70)
     assert np.isnan([water.low, water.high]).all()

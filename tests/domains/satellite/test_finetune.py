@@ -69,7 +69,7 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
     assert re.search(r"labels: train \d+ blocks \(pixels of 3: \d+, forest: \d+\); validation", capsys.readouterr().err)
     scores = {row["metric"]: row for row in json.loads((out / "scores.json").read_text())}
     assert scores["mean IoU"]["value"] > 0.6
-    assert {"IoU of 3", "IoU of forest", "Dice of forest", "pixel accuracy"} <= set(scores)
+    assert {"IoU of class 3", "IoU of forest", "Dice of forest", "pixel accuracy"} <= set(scores)
     model = load_model(out)
     assert (model.task, model.classes, model.about["codes"]) == ("segment", ("3", "forest"), [3, 7])
     cells = pq.read_table(out / "predictions.parquet").to_pydict()
