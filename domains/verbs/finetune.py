@@ -133,7 +133,7 @@ def learn(
     trained = ["train" if row in known else "left out" for row in range(len(manifest))]
     only = manifest.with_column("split", trained)  # all rows keep their numbers
     loader = TileLoader(only, [stream], seed=seed, workers=images.workers, worker_kind=images.worker_kind)
-    about = {"finetuned_from": images.encoder, "label": images.label}
+    about = {"finetuned_from": images.encoder, "label": images.label, "window": list(entry.whole)}
     model = join(encoder, learnt, seed=seed, ndim=entry.ndim, about=about)
 
     def whole(part: Split) -> Iterator[Batch]:

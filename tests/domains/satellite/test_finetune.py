@@ -17,6 +17,8 @@ from core.heads.load import load_model
 from core.viz import NATURAL
 from datasets import build_manifest
 from domains.satellite.finetune import PRESETS, FinetuneScenes, refuse, run
+from domains.satellite.predict import Predict, plan
+from domains.satellite.scenes import Reading
 from domains.satellite.sections import described, read_sections
 from domains.satellite.segmenting import LabelMaps
 from tests.domains.satellite.labelled import PLACE, write
@@ -178,6 +180,20 @@ def test_classes_of_scenes_are_learnt(tmp_path: Path) -> None:
     out = run(given, Options(out=tmp_path / "run"))
     assert pq.read_table(out / "predictions.parquet").column_names == ["file", "p_dry", "p_wet"]
     assert load_model(out).classes == ("dry", "wet")
+
+
+def test_a_head_of_whole_scenes_is_mapped_by_windows_of_the_size_that_it_was_trained_on(tmp_path: Path) -> None:
+    chips(tmp_path, 48)
+    given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place")
+    given = replace(given, images=replace(given.images, size=(8,)))  # of the encoder: 16
+    out = run(given, Options(out=tmp_path / "run"))
+    assert load_model(out).about["window"] == [8, 8]
+    reading = Reading(data=(str(tmp_path / "c0.tif"),), device="cpu")
+    assert "windows of 8 x 8 " in plan(Predict(model=str(out), reading=reading))
+    described = json.loads((out / "head.json").read_text())
+    del described["about"]["window"]  # as models of before have none
+    (out / "head.json").write_text(json.dumps(described))
+    assert "windows of 16 x 16 " in plan(Predict(model=str(out), reading=reading))
 
 
 @pytest.mark.slow
