@@ -16,7 +16,7 @@ from core.batch import Batch
 from core.errors import NumericsError, ShapeError
 from core.inference.blend import Blend, Write
 from core.inference.memory import WAITING
-from core.inference.scene import Group, Scene, read_group
+from core.inference.scene import Group, Scene, from_the_image, read_group
 from core.inference.windows import Windows
 
 
@@ -50,7 +50,7 @@ def predict_windows(
         device: where the function computes; none = the processor.
         readers: threads that read.
         measured: which voxels count as data: those measured in `all` bands, or in `any`. A cell of several voxels is valid
-            when at least half of its voxels are.
+            when at least half of its voxels are, or of the image's where it is smaller than a cell.
         progress: told how many windows are done, and of how many.
 
     Raises:
@@ -134,7 +134,7 @@ def _checked(predicted: Tensor, group: Group, windows: Windows, values: int) -> 
             "does not give one answer per cell of its input."
         )
     finite = bool(torch.isfinite(predicted).all())
-    found: np.ndarray = predicted.to("cpu", torch.float32).numpy()
+    found = from_the_image(predicted.to("cpu", torch.float32).numpy(), windows)
     if not finite:
         valid = group.valid[list(group.kept)]
         bad = (~np.isfinite(found)).any(axis=1)

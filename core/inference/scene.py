@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,7 +47,10 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Windows that are predicted together: `batch` holds the `kept` of `starts`, `valid` (n, *values) is of all."""
+    """Windows that are predicted together: `batch` holds the `kept` of `starts`, `valid` (n, *values) is of all.
+
+    An image that is smaller than a window lies in its middle; values are those from the image's first on (`from_the_image`).
+    """
 
     starts: tuple[tuple[int, ...], ...]
     kept: tuple[int, ...]
@@ -63,28 +67,48 @@ def read_group(scene: Scene, windows: Windows, starts: tuple[tuple[int, ...], ..
     kept: list[int] = []
     for number, start in enumerate(starts):
         box = tuple(slice(a, min(n, a + w)) for a, n, w in zip(start, windows.size, windows.window, strict=True))
-        place: Window = (slice(None), *(slice(0, part.stop - part.start) for part in box))
-        image, valid = scene.read(box)
+        part, place = _parts(box, windows)
+        image, valid = (array[part] for array in scene.read(box))
         to = len(kept)
         valids[to][place] = valid
         found = valids[to].all(axis=0) if measured == "all" else valids[to].any(axis=0)
-        cells[number] = _of_cells(found, windows.cell)
+        cells[number] = from_the_image(_of_cells(found, windows), windows)
         if cells[number].any():
             np.copyto(images[to][place], image, where=valid, casting="unsafe")
             kept.append(number)
         else:
             valids[to] = False
-    batch = batch_of(scene, images[: len(kept)], valids[: len(kept)], [starts[number] for number in kept])
+    first = [tuple(a - b for a, b in zip(starts[number], windows.before, strict=True)) for number in kept]
+    batch = batch_of(scene, images[: len(kept)], valids[: len(kept)], first)
     return Group(starts=starts, kept=tuple(kept), batch=batch, valid=cells)
 
 
-def _of_cells(valid: np.ndarray, cell: tuple[int, ...]) -> np.ndarray:
-    """Bring (*window) bool to cells: valid where at least half of the voxels are."""
+def _parts(box: Window, windows: Windows) -> tuple[Window, Window]:
+    """Say which part of what was read of a box goes where in the window; what it leaves out is not measured."""
+    source, target = [], []
+    for part, before, w in zip(box, windows.before, windows.window, strict=True):
+        first, stop = max(0, before), min(w, before + part.stop - part.start)
+        source.append(slice(first - before, stop - before))
+        target.append(slice(first, stop))
+    return (slice(None), *source), (slice(None), *target)
+
+
+def from_the_image(values: np.ndarray, windows: Windows) -> np.ndarray:
+    """Move the values of windows (..., *values) so that the image's first is the first, and padding comes behind."""
+    if not any(windows.shift):
+        return values
+    axes = tuple(range(-len(windows.shift), 0))
+    return np.roll(values, [-count for count in windows.shift], axis=axes)
+
+
+def _of_cells(valid: np.ndarray, windows: Windows) -> np.ndarray:
+    """Bring (*window) bool to cells: valid where at least half of the voxels are, or of the image's where it has fewer."""
+    cell = windows.cell
     if max(cell) == 1:
         return valid
     split = [n for size, c in zip(valid.shape, cell, strict=True) for n in (size // c, c)]
-    share: np.ndarray = valid.reshape(split).mean(axis=tuple(range(1, len(split), 2)))
-    return share >= 0.5
+    count: np.ndarray = valid.reshape(split).sum(axis=tuple(range(1, len(split), 2)))
+    return 2 * count >= math.prod(min(n, c) for n, c in zip(windows.size, cell, strict=True))
 
 
 def batch_of(scene: Scene, image: np.ndarray, valid: np.ndarray, starts: list[tuple[int, ...]]) -> Batch | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from core.errors import ShapeError
+from core.preprocess import Window, centred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,14 @@ class Windows:
 
     Attributes:
         size: voxels of the image, (Y X) or (Z Y X).
-        window: voxels that the network sees at once; an image that is smaller is padded with what is not measured.
+        window: voxels that the network sees at once; an image that is smaller lies in its middle, as whole images do
+            (`core.preprocess.fit`), and what is not measured is around it.
         overlap: voxels that neighbours share at least.
         cell: voxels per value of the result along each axis: 1 for a prediction per voxel, the patch for one per token.
         rows: the first row of the result that is wanted and the one after the last; none = all. They are the same as in the
             whole result, for every window that reaches into them is predicted.
+        content: the part of an image of one window that lies in its middle; none = all of the image. Only where one value
+            stands for a whole window.
     """
 
     size: tuple[int, ...]
@@ -29,6 +33,7 @@ class Windows:
     overlap: tuple[int, ...]
     cell: tuple[int, ...]
     rows: tuple[int, int] | None = None
+    content: Window | None = None
 
     def __post_init__(self) -> None:
         if len({len(self.size), len(self.window), len(self.overlap), len(self.cell)}) != 1 or len(self.size) < 2:
@@ -44,6 +49,12 @@ class Windows:
             )
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1] <= self.result[0]:
             raise ShapeError(f"expected rows inside the {self.result[0]} of the result, got {self.rows}.")
+        single = self.cell == self.window and all(n <= w for n, w in zip(self.size, self.window, strict=True))
+        if self.content is not None and not single:
+            raise ShapeError(
+                f"expected no content of an image of {self.size} in windows of {self.window} with cells of {self.cell}: "
+                "only what is one window and one value is placed by it."
+            )
 
     @cached_property
     def starts(self) -> tuple[tuple[int, ...], ...]:
@@ -70,6 +81,26 @@ class Windows:
     def values(self) -> tuple[int, ...]:
         """Values that one window gives along each axis."""
         return tuple(w // c for w, c in zip(self.window, self.cell, strict=True))
+
+    @cached_property
+    def before(self) -> tuple[int, ...]:
+        """Voxels along each axis between the begin of a window and that of an image which is no larger, else 0.
+
+        Whole cells, so that values lie on the image's grid, unless one value stands for the whole window; below 0 where
+        the image begins with what is not content.
+        """
+        image = tuple(slice(0, n) for n in self.size)
+        first = centred(image if self.content is None else self.content, self.window)
+        found = []
+        for n, w, c, start in zip(self.size, self.window, self.cell, first, strict=True):
+            found.append(0 if n > w else -start if c == w else -start // c * c)
+        return tuple(found)
+
+    @property
+    def shift(self) -> tuple[int, ...]:
+        """Values along each axis that a window gives before the first one of the image."""
+        axes = zip(self.before, self.window, self.cell, strict=True)
+        return tuple(0 if c == w else before // c for before, w, c in axes)
 
     @property
     def _padded(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from core.contract import Input
 from core.errors import ConfigError, DataError
 from core.geometry import Spacing
 from core.inference import Scene, Windows, Write, memory_bytes, network_bytes, predict_windows
+from core.preprocess import content_box, everywhere
 from datasets import LazyImage
 from domains.satellite.scenes import Found, Reading
 
@@ -40,8 +41,12 @@ class Job:
 def covered(reading: Reading, image: LazyImage, entry: Input, cell: int | tuple[int, ...]) -> Windows:
     """Lay windows over a scene; `cell` is how many pixels one value of the result stands for.
 
+    A scene that is no larger than the window of one value lies in it as `datasets` fits whole images: its content, that is
+    what is measured in some band of the file, is in the middle.
+
     Raises:
         ConfigError: a window that the patch does not divide, or an overlap that does not fit.
+        DataError: such a small scene is damaged.
     """
     cells = cell if isinstance(cell, tuple) else (cell, cell)
     window = _pair("window", reading.window, entry.size)
@@ -51,7 +56,10 @@ def covered(reading: Reading, image: LazyImage, entry: Input, cell: int | tuple[
     overlap = _pair("overlap", reading.overlap, usual)
     if any(not 0 <= o < w or o % c for o, w, c in zip(overlap, window, cells, strict=True)):
         raise ConfigError(f"option 'overlap': expected multiples of {cells} below the window {window}, got {overlap}.")
-    return Windows(size=image.size, window=window, overlap=overlap, cell=cells)
+    content = None
+    if cells == window and all(n <= w for n, w in zip(image.size, window, strict=True)):
+        content = content_box(everywhere(image.read_valid()[1]))
+    return Windows(size=image.size, window=window, overlap=overlap, cell=cells, content=content)
 
 
 def _pair(name: str, given: tuple[int, ...] | None, usual: tuple[int, ...]) -> tuple[int, int]:
@@ -167,7 +175,7 @@ def silent(reading: Reading, image: LazyImage, scene: Scene, windows: Windows | 
     cell = (1, 1) if windows is None else windows.cell
     what, smaller = "a pixel", ""
     if max(cell) > 1:
-        what = f"half of {cell[0]} x {cell[1]} pixels"
+        what = f"half of {' x '.join(str(min(n, c)) for n, c in zip(image.size, cell, strict=True))} pixels"
     if windows is not None and cell == windows.window:
         smaller = ", take smaller windows (--window)"
     return DataError(

@@ -109,9 +109,9 @@ class LabelWindows:
         yield from zip(cell.box[::2], cell.box[1::2], self.entry.whole, strict=True)
 
     def _inside(self, cell: Cell, start: Sequence[int]) -> tuple[int, int]:
-        """Move a window into its scene; a scene that is smaller is at its beginning."""
+        """Move a window into its scene; a scene that is smaller is in its middle."""
         y, x = (
-            min(max(0, at), max(0, length - n))
+            min(max(0, at), length - n) if length > n else -((n - length) // 2)
             for at, length, n in zip(start, self.sizes[cell.scene], self.entry.whole, strict=True)
         )
         return y, x
@@ -132,9 +132,10 @@ class LabelWindows:
 
     def _read(self, row: int, start: tuple[int, int], label: NDArray[np.int16]) -> _Sample:
         scene, length = self.scenes[self.cells[row].scene], self.sizes[self.cells[row].scene]
-        size = tuple(min(n, total) for n, total in zip(self.entry.whole, length, strict=True))
-        values, valid = scene.read(tuple(slice(at, at + n) for at, n in zip(start, size, strict=True)))
-        image, inside = cut(values, valid, (0,) * len(size), self.entry.whole)
+        size = self.entry.whole
+        box = tuple(slice(max(0, at), min(total, at + n)) for at, n, total in zip(start, size, length, strict=True))
+        values, valid = scene.read(box)
+        image, inside = cut(values, valid, tuple(at - part.start for at, part in zip(start, box, strict=True)), size)
         return _Sample(row, np.where(inside, image, 0).astype(np.float32), inside, label)
 
     def _stack(self, samples: Sequence[_Sample]) -> Example:

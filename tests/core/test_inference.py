@@ -16,7 +16,7 @@ from core.batch import Batch
 from core.errors import DataError, NumericsError, ShapeError
 from core.geometry import Spacing
 from core.inference import Scene, Windows, memory_bytes, network_bytes, predict_windows, sample_windows, taper
-from core.preprocess import Window
+from core.preprocess import Window, fit, window_of
 
 BANDS = ("B04", "B08")
 
@@ -188,6 +188,54 @@ def test_one_value_per_cell_lies_on_the_grid_of_the_image() -> None:
     assert found.shape == (2, 10, 14)
     assert np.array_equal(found[:, :9, :13], image[:, :36:4, :52:4])
     assert valid[:9, :13].all() and not valid[9].any() and not valid[:, 13].any()
+
+
+def seen(scene: Scene, windows: Windows) -> tuple[list[Batch], np.ndarray, np.ndarray]:
+    """Predict each cell by its first voxel, and keep what the network saw."""
+    batches: list[Batch] = []
+    steps = tuple(slice(None, None, c) for c in windows.cell)
+
+    def look(batch: Batch) -> Tensor:
+        batches.append(batch)
+        return same(batch)[(slice(None), slice(None), *steps)]
+
+    return batches, *run(look, scene, windows)
+
+
+def test_an_image_smaller_than_the_window_lies_in_its_middle_as_whole_images_do() -> None:
+    image = plane(11, 8)
+    (batch,), found, _ = seen(replace(scene_of(image), placed=True), covered((11, 8), 16, 4))
+    fitted, valid = window_of(image, np.ones((1, 11, 8), bool), (slice(0, 11), slice(0, 8)), (16, 16))
+    assert np.array_equal(batch.image[0], fitted) and np.array_equal(batch.valid[0], valid)
+    assert np.array_equal(found, image)
+    assert batch.origin is not None and batch.origin.tolist() == [[-20.0, -40.0]], "where the window begins, in metres"
+    volume = plane(5, 9, 8)
+    (batch,), found, _ = seen(scene_of(volume), covered((5, 9, 8), 8, 0))
+    fitted, _ = fit(volume[:, :, :8], np.ones((5, 8, 8), bool), (8, 8, 8))
+    assert np.array_equal(batch.image[0], fitted) and np.array_equal(found, volume)
+
+
+def test_cells_stay_on_the_grid_of_a_small_image() -> None:
+    image = plane(11, 7)
+    (batch,), found, valid = seen(scene_of(image), covered((11, 7), 32, 8, cell=4))
+    assert np.array_equal(batch.image[0, :, 8:19, 12:19], image), "10 and 12 before it, in whole cells"
+    assert np.array_equal(found, image[:, ::4, ::4]) and valid.all()
+
+
+def test_one_value_for_all_of_a_small_image_sees_its_content_in_the_middle() -> None:
+    image, known = plane(10, 14), np.zeros((2, 10, 14), bool)
+    known[:, 2:, 5:] = True  # 72 voxels of 256, more than half of the 140 that the image has
+    content = (slice(2, 10), slice(5, 14))
+    whole = replace(covered((10, 14), 16, 0, cell=16), content=content)
+    (batch,), found, valid = seen(scene_of(image, known), whole)
+    fitted, inside = window_of(image, known, content, (16, 16))
+    assert np.array_equal(batch.image[0], fitted) and np.array_equal(batch.valid[0], inside)
+    assert found.shape == (2, 1, 1) and valid.all()
+    known[:, 2:, :7] = False
+    batches, _, valid = seen(scene_of(image, known), whole)
+    assert not batches and not valid.any(), "56 of 140"
+    with pytest.raises(ShapeError, match="only what is one window and one value"):
+        replace(covered((10, 14), 16, 0, cell=8), content=content)
 
 
 def test_a_window_knows_its_place_only_if_it_is_told() -> None:

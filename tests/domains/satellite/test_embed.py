@@ -253,6 +253,19 @@ def test_token_colours_are_the_principal_directions() -> None:
         TokenColours.of(torch.ones(3, 4))
 
 
+def test_a_scene_smaller_than_a_tile_has_the_vector_that_the_encoder_gives_it_as_a_whole_image(
+    trained: tuple[Path, Encoder], tmp_path: Path
+) -> None:
+    folder, encoder = trained
+    image = drawn(20, 27)
+    image[:, :, :4] = 0
+    scene = write_scene(tmp_path / "small.tif", image, BANDS, nodata=0)
+    table = pq.read_table(embed(folder, scene, out=tmp_path / "tiles.parquet"))
+    with torch.no_grad():
+        expected = encoder(encoder.preprocess(open_image(scene)))[0]
+    torch.testing.assert_close(torch.tensor(table["vector"][0].as_py()), expected, atol=1e-5, rtol=0)
+
+
 def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
     trained: tuple[Path, Encoder], tmp_path: Path
 ) -> None:
@@ -272,12 +285,13 @@ def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
         embed(folder, scene, out=out, overlap=(8,))
     with pytest.raises(DataError, match=r"empty.tif: nowhere is half of 32 x 32 pixels measured .*nodata"):
         embed(folder, scene, empty, out=out)
-    small = write_scene(tmp_path / "small.tif", drawn(20, 20), BANDS)  # every pixel is measured, and a tile has more
+    image = drawn(20, 40)
+    image[:, :, ::3] = image[:, :, 1::3] = 0
+    third = write_scene(tmp_path / "third.tif", image, BANDS, nodata=0)
     with pytest.raises(
-        DataError, match=r"small.tif: nowhere is half of 32 x 32 pixels .* take smaller windows \(--window\)"
+        DataError, match=r"third.tif: nowhere is half of 20 x 32 pixels .* take smaller windows \(--window\)"
     ):
-        embed(folder, small, out=out)
-    assert embed(folder, small, out=tmp_path / "small.parquet", window=(16,)).is_file()
+        embed(folder, third, out=out)
     with pytest.raises(DataError, match=r"empty.tif: expected at least 4 tokens"):
         embed(folder, empty, out=out.with_suffix(".tif"), product="colours")
     assert not list(tmp_path.glob("out/*"))

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 from PIL import Image
+from rasterio import Affine
 
 from core.cli import Options
 from core.config import from_dict, load, to_dict
@@ -18,6 +20,7 @@ from core.viz import NATURAL
 from datasets import build_manifest
 from domains.satellite.finetune import PRESETS, FinetuneScenes, refuse, run
 from domains.satellite.predict import Predict, plan
+from domains.satellite.predict import run as run_predict
 from domains.satellite.scenes import Reading
 from domains.satellite.sections import described, read_sections
 from domains.satellite.segmenting import LabelMaps
@@ -123,12 +126,12 @@ def test_each_scene_may_name_its_own_raster_and_blocks_are_of_the_ground(tmp_pat
     assert sum(cells["labelled"]) == 2 * (256 * len(by_file["s0.tif"]) - 15 * len(corner))
 
 
-def chips(folder: Path, count: int = 24) -> list[float]:
+def chips(folder: Path, count: int = 24, size: tuple[int, int] = (16, 16)) -> list[float]:
     draw = np.random.Generator(np.random.Philox(key=9))
     levels = [float(level) for level in draw.uniform(0.1, 0.9, count)]
     lines = ["file,place,level,kind,section"]
     for number, level in enumerate(levels):
-        values = np.stack([np.full((16, 16), level), np.full((16, 16), 0.4)]) + 0.02 * draw.standard_normal((2, 16, 16))
+        values = np.stack([np.full(size, level), np.full(size, 0.4)]) + 0.02 * draw.standard_normal((2, *size))
         write(folder / f"c{number}.tif", values.astype(np.float32))
         section = np.zeros((5, 4), np.uint8)
         section[: round(5 * level)] = 1
@@ -194,6 +197,29 @@ def test_a_head_of_whole_scenes_is_mapped_by_windows_of_the_size_that_it_was_tra
     del described["about"]["window"]  # as models of before have none
     (out / "head.json").write_text(json.dumps(described))
     assert "windows of 16 x 16 " in plan(Predict(model=str(out), reading=reading))
+
+
+@pytest.mark.parametrize(("preset", "label"), [("regress", "level"), ("linear", "kind")])
+def test_a_scene_smaller_than_the_window_gets_the_same_answer_from_the_test_and_from_predict(
+    tmp_path: Path, preset: str, label: str
+) -> None:
+    chips(tmp_path, 24 if preset == "regress" else 48, (10, 13))  # 130 of the 256 pixels of a window
+    given = config(preset, encoder(tmp_path), tmp_path / "list.csv", label=label, group="place")
+    run(given, Options(out=tmp_path / "run"))
+    table = pq.read_table(tmp_path / "run/predictions.parquet")
+    expected = np.stack([table.column(name).to_numpy() for name in table.column_names[1:]])
+    reading = Reading(data=tuple(table.column("file").to_pylist()), device="cpu")
+    output = None if preset == "regress" else "probabilities"
+    made = run_predict(
+        Predict(model=str(tmp_path / "run"), reading=reading, output=output, report=False),
+        Options(out=tmp_path / "maps"),
+    )
+    assert table.num_rows > 2 and np.ptp(expected[0]) > 1e-3, "answers differ from scene to scene"
+    for row, file in enumerate(reading.data):
+        with rasterio.open(made / Path(file).name) as answer, rasterio.open(file) as asked:
+            assert answer.read().shape == (len(expected), 1, 1)
+            np.testing.assert_allclose(answer.read()[:, 0, 0], expected[:, row], atol=1e-5, rtol=1e-6)
+            assert (answer.crs, answer.transform) == (asked.crs, asked.transform @ Affine.scale(16))
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ import torch
 
 from core.cli import Options
 from core.errors import BandError, ConfigError, DataError, GeometryError, RunFolderError
-from datasets import open_image
+from core.heads.load import Task
+from datasets import build_manifest, open_image, whole_batches
 from domains.satellite.predict import Predict, default_out, plan, run
 from domains.satellite.products import colours, legend_of
 from domains.satellite.scenes import Reading
@@ -154,6 +155,34 @@ def test_a_model_of_whole_tiles_gives_one_answer_per_window(tmp_path: Path) -> N
         assert np.abs(values[:, 0, 1] - expected).max() < 1e-4
         assert np.isfinite(values[:, 1, 2]).all(), "26 of 32 columns are there"
         assert np.isnan(values[:, 2]).all(), "6 of 32 rows are less than half of a window"
+
+
+@pytest.mark.parametrize("size", [(20, 32), (32, 17), (21, 23), (32, 32)])
+@pytest.mark.parametrize("task", ["segment", "classify", "regress"])
+def test_a_scene_no_larger_than_the_window_gets_what_the_model_says_of_the_whole_image(
+    task: Task, size: tuple[int, int], tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "run", reads(BANDS), task)
+    image = drawn(*size)
+    if task != "segment":  # whose map keeps to the pixels of the scene; answers to the whole look at its content
+        image[:, :, :4] = 0
+        image[:2, :3] = 0  # the third band has data here, and so it is content
+    scene = write_scene(tmp_path / "scene.tif", image, BANDS, nodata=0)
+    output = None if task == "regress" else "probabilities"
+    path = predict(tmp_path / "run", scene, out=tmp_path / "map.tif", output=output)
+    manifest = build_manifest([scene])
+    (whole,) = whole_batches(manifest, model.contract.inputs[0], 1)
+    with torch.no_grad():
+        expected = model.probabilities(whole)[0].numpy()
+    if task == "segment":
+        top, left = ((32 - n) // 2 for n in size)
+        expected = expected[:, top : top + size[0], left : left + size[1]]
+    with rasterio.open(path) as made, rasterio.open(scene) as asked:
+        assert np.abs(made.read().reshape(expected.shape) - expected).max() < 1e-5
+        assert (made.crs, made.transform) == (
+            asked.crs,
+            asked.transform @ rasterio.Affine.scale(1 if task == "segment" else 32),
+        )
 
 
 def test_a_regression_gives_numbers_with_units(tmp_path: Path) -> None:

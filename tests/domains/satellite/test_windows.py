@@ -114,13 +114,25 @@ def test_a_step_draws_the_same_windows_whatever_came_before(tmp_path: Path) -> N
     assert not torch.equal(whole[3].batch.image, whole[4].batch.image)
 
 
-def test_a_scene_that_is_smaller_than_a_window_is_padded_with_what_is_not_measured(tmp_path: Path) -> None:
-    made, _, _ = windows(tmp_path, (9, 40))
+def test_a_scene_that_is_smaller_than_a_window_is_in_its_middle_and_padded_with_what_is_not_measured(
+    tmp_path: Path,
+) -> None:
+    made, label, _ = windows(tmp_path, (9, 40))
+    inside = slice(3, 12)  # 9 of 16 rows, the odd one behind
     (given,) = list(made.whole([0], 1))
-    assert not given.batch.valid[0, :, 9:].any()
-    assert given.batch.valid[0, :, :9].all()
-    assert (given.label[0, 9:] == -1).all()
-    assert (given.batch.image[0, :, 9:] == 0).all()
+    (drawn,) = list(made.drawn([0], 1)(0, 1))
+    for example in (given, drawn):
+        known = example.batch.valid[0].all(0)
+        rows = known.any(1).nonzero()[:, 0]
+        assert len(rows) == 9 and 3 <= rows[0] <= 4, "a mirrored one has the odd row before it"
+        assert (example.label[0][~known] == -1).all() and (example.batch.image[0][:, ~known] == 0).all()
+    assert given.batch.valid[0, :, inside].all()
+    top, bottom, left, right = made.cells[0].box
+    assert given.batch.image[0, 1, inside, 0].tolist() == list(range(9))
+    start = int(given.batch.image[0, 0, 3, 0])
+    expected = np.full((9, 16), -1)
+    expected[top:bottom, left - start : right - start] = label[top:bottom, left:right]
+    np.testing.assert_array_equal(given.label[0, inside], expected)
 
 
 def test_workers_read_the_same_windows_in_the_same_order(tmp_path: Path) -> None:
