@@ -24,6 +24,10 @@ _BUDGET = 256 << 20  # of blocks that a writer holds until they are whole
 _CACHES = 2 * 64 << 20  # of GDAL, for what is read and what is written
 
 
+class UnmeasuredError(DataError):
+    """A scene holds nothing to look at."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One scene, the input that reads it, and how it is covered."""
@@ -150,7 +154,8 @@ def go_over(
     """Run a network over a scene, with a bar at the terminal.
 
     Raises:
-        DataError: the scene is damaged, or nothing in it is measured.
+        DataError: the scene is damaged.
+        UnmeasuredError: nothing in it is measured.
     """
     with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(image.path.name, total=len(windows))
@@ -170,16 +175,15 @@ def go_over(
         raise silent(reading, image, scene, windows)
 
 
-def silent(reading: Reading, image: LazyImage, scene: Scene, windows: Windows | None = None) -> DataError:
+def silent(reading: Reading, image: LazyImage, scene: Scene, windows: Windows) -> UnmeasuredError:
     """Say that a scene holds nothing to look at; of cells of several pixels, at least half of one must be measured."""
-    cell = (1, 1) if windows is None else windows.cell
+    cell = windows.cell
     what, smaller = "a pixel", ""
     if max(cell) > 1:
         what = f"half of {' x '.join(str(min(n, c)) for n, c in zip(image.size, cell, strict=True))} pixels"
-    if windows is not None and cell == windows.window:
+    if cell == windows.window:
         smaller = ", take smaller windows (--window)"
-    return DataError(
-        f"{image.path}: nowhere is {what} measured in {reading.measured} of the bands {scene.bands}; nothing was "
-        f"written. Look at its nodata value (--options=geotiff.nodata=[...]){smaller}, or allow --measured=any where a verb "
-        "can."
+    return UnmeasuredError(
+        f"{image.path}: nowhere is {what} measured in {reading.measured} of the bands {scene.bands}. Look at its nodata "
+        f"value (--options=geotiff.nodata=[...]){smaller}, or allow --measured=any where a verb can."
     )

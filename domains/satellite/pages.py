@@ -106,8 +106,9 @@ def sheet_of_map(
     covers: tuple[Cover, ...] = ()
     numbers: tuple[Numbers, ...] = ()
     if model.task == "regress":
-        measured, numbers, values, known = _numbers(model, made, lattice)
-        for number, one in zip(numbers[:_DRAWN], values[:_DRAWN], strict=True):
+        measured, spread, values, known = _numbers(model, made, lattice)
+        numbers = spread if measured else ()
+        for number, one in zip(numbers[:_DRAWN], values[: len(numbers)][:_DRAWN], strict=True):
             span = one - number.low, max(number.high - number.low, 1e-30)
             layers.append((number.name, ramp(span[0] / span[1]), known))
     else:
@@ -251,6 +252,8 @@ def _notes(image: LazyImage) -> tuple[str, ...]:
 
 
 def _warnings(image: LazyImage, measured: int) -> tuple[str, ...]:
+    if not measured:
+        return (*(flag.text for flag in image.flags), "nothing of it is measured, and its map is nodata everywhere.")
     sparse = measured < image.size[0] * image.size[1] / 2
     return (*(flag.text for flag in image.flags), *(["less than half of it is measured."] if sparse else []))
 

@@ -3,7 +3,8 @@
     python -m domains.satellite.predict --model runs/landcover --data scene.tif --out map.tif
 
 The scene is read by overlapping windows, and the answers are blended where windows overlap. What is not measured in the scene
-is nodata in the map. A segmentation gives one class per pixel, with names and colours; --output=probabilities gives one band
+is nodata in the map; of several scenes, one without anything measured is told and gets a map of nodata, and a single one is
+refused. A segmentation gives one class per pixel, with names and colours; --output=probabilities gives one band
 per class. A model of whole tiles gives one answer per window: a coarser map of the same place. A page shows scenes and maps,
 and what area each class covers: NAME.report.html beside the map of a single scene, report.html beside those of several. The
 memory that a run takes is said before it starts; --plan says it and stops.
@@ -24,7 +25,7 @@ from torch import Tensor
 from core.batch import Batch
 from core.cli import Options, Verb, main
 from core.config import to_dict
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.heads.load import Model, load_model
 from core.inference import Scene, Windows, predict_windows
 from core.preprocess import Window
@@ -32,13 +33,16 @@ from core.report.maps import PICTURED, Sheet
 from datasets import LazyImage
 from datasets.writers import writing
 from domains.satellite.cluster import Part, on_cluster, parts_of
-from domains.satellite.covering import Network, arithmetic, covered, go_over, memory_text, silent
+from domains.satellite.covering import Network, UnmeasuredError, arithmetic, covered, go_over, memory_text, silent
+from domains.satellite.looking import blocks
 from domains.satellite.outputs import refuse_existing, remove, targets
 from domains.satellite.overlay import overlay_of, write_overlay
 from domains.satellite.pages import outdated, page_of, sheet_of_map, write_page
 from domains.satellite.products import Output, Product, product_of
 from domains.satellite.scenes import ALIASES, ByBands, Reading, held, input_for, look, matched, open_scenes, scene_of
 from domains.verbs.collection import say
+
+_SIDE = 512  # pixels along an edge of what is written at once of a map of nodata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,11 @@ def jobs(config: Predict, model: Model, out: Path) -> list[Job]:
 
 
 def run(config: Predict, options: Options) -> Path:
-    """Map every scene, and write the page that shows them."""
+    """Map every scene, and write the page that shows them; one without anything measured gets a map of nodata among others.
+
+    Raises:
+        DataError: a scene is damaged, or nothing is measured in any; those that are done by then have their maps.
+    """
     device = config.reading.where()
     model = load_model(config.model, device=device)
     work = jobs(config, model, options.out)
@@ -107,22 +115,38 @@ def run(config: Predict, options: Options) -> Path:
     page, old = [page_of(made)] if config.report else [], outdated(made)
     refuse_existing([*(path for job in work for path in written(config, job)), *page, *old], options)
     network = Network(module=model, ask=answers(model), values=len(model.classes))
-    sheets: list[Sheet] = []
-    for job in work:
-        say(_text(config, model, job, network))
-        began = time.perf_counter()
-        predict(config, model, job, overwrite=options.overwrite)
-        seconds = time.perf_counter() - began
+    sheets: dict[int, Sheet] = {}
+    unmeasured: dict[int, tuple[UnmeasuredError, float]] = {}
+
+    def show(number: int, seconds: float) -> None:
+        job = work[number]
         entry, legend = input_for(model.contract, job.image), job.product.legend
         if legend is not None and len(written(config, job)) > 1:
             say(f"picture: {write_overlay(job.image, entry, job.path, legend)}")
         if config.report:
-            pictured = len(sheets) < PICTURED
-            sheets.append(
-                sheet_of_map(model, legend, job.image, entry, job.windows, job.path, seconds=seconds, pictured=pictured)
+            pictured = number < PICTURED
+            sheets[number] = sheet_of_map(
+                model, legend, job.image, entry, job.windows, job.path, seconds=seconds, pictured=pictured
             )
+
+    for number, job in enumerate(work):
+        say(_text(config, model, job, network))
+        began = time.perf_counter()
+        try:
+            predict(config, model, job, overwrite=options.overwrite)
+        except UnmeasuredError as error:
+            unmeasured[number] = error, time.perf_counter() - began
+        else:
+            show(number, time.perf_counter() - began)
+    if len(unmeasured) == len(work):
+        first, _ = unmeasured[0]
+        raise first if len(work) == 1 else DataError(f"in none of {len(work)} scenes is there anything to map: {first}")
+    for number, (reason, seconds) in unmeasured.items():
+        say(f"{reason} Its map is nodata everywhere.")
+        write_nodata(work[number], len(model.classes), overwrite=options.overwrite)
+        show(number, seconds)
     if config.report:
-        say(f"report: {_page(config, model, work, sheets)}")
+        say(f"report: {_page(config, model, work, [sheets[number] for number in range(len(work))])}")
     remove(set(old) - set(page))
     return work[0].path if len(work) == 1 else options.out
 
@@ -159,7 +183,8 @@ def predict(config: Predict, model: Model, job: Job, *, overwrite: bool) -> None
     """Map one scene, here or on a cluster.
 
     Raises:
-        DataError: the scene is damaged, or nothing in it is measured.
+        DataError: the scene is damaged.
+        UnmeasuredError: nothing in it is measured, and no map was written.
     """
     reading, product = config.reading, job.product
     scene = scene_of(job.image, input_for(model.contract, job.image))
@@ -180,7 +205,16 @@ def predict(config: Predict, model: Model, job: Job, *, overwrite: bool) -> None
             put((window, voxels))
             seen += count
         if not seen:
-            raise silent(reading, job.image, scene)
+            raise silent(reading, job.image, scene, job.windows)
+
+
+def write_nodata(job: Job, values: int, *, overwrite: bool) -> None:
+    """Write the map of a scene of which nothing is measured; `values` is K of the model."""
+    product = job.product
+    with writing(job.path, product.facts, writer=product.writer, overwrite=overwrite) as put:
+        for rows, columns in blocks(job.windows.result, _SIDE):
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            put(((rows, columns), product.convert(np.zeros((values, *shape), np.float32), np.zeros(shape, bool))))
 
 
 def map_part(config: Predict, image: LazyImage, whole: Windows, path: Path, scene: Scene, windows: Windows) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,44 @@ def test_scenes_of_a_folder_become_maps_of_a_folder(trained: Path, tmp_path: Pat
     ]
     with pytest.raises(ConfigError, match="expected a folder for 2 scenes"):
         predict(trained, tmp_path / "scenes", out=tmp_path / "map.tif")
+
+
+@pytest.mark.parametrize("task", ["segment", "classify", "regress"])
+def test_of_several_scenes_one_that_is_not_measured_gets_a_map_of_nodata_and_the_others_theirs(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "run", reads(BANDS), task)
+    for name in ("a", "c"):
+        write_scene(tmp_path / f"scenes/{name}.tif", drawn(40, 40, ord(name)), BANDS, nodata=0)
+    write_scene(tmp_path / "scenes/b.tif", np.zeros((3, 70, 40), np.uint8), BANDS, nodata=0)
+    out = predict(tmp_path / "run", tmp_path / "scenes", out=tmp_path / "maps")
+    said = capsys.readouterr().err
+    assert said.count("b.tif: nowhere is ") == said.count("Its map is nodata everywhere.") == 1
+    for name, share in (("a", 1.0), ("b", 0.0), ("c", 1.0)):
+        alone = out / f"{name}.tif"
+        with rasterio.open(alone) as made, rasterio.open(tmp_path / f"scenes/{name}.tif") as scene:
+            cell = 1 if task == "segment" else 32
+            assert made.shape == tuple(-(-n // cell) for n in scene.shape)
+            assert (made.crs, made.transform) == (scene.crs, scene.transform @ rasterio.Affine.scale(cell))
+            valid = made.read_masks() > 0
+            assert (valid[:, 0, 0] == bool(share)).all() and (share or not valid.any())
+    page = re.sub(r'src="data:[^"]*"', "", (out / "report.html").read_text())
+    assert "b.tif: nothing of it is measured, and its map is nodata everywhere." in page
+    assert all(page.count(f'<h3 class="apart">{name}.tif</h3>') == 1 for name in "abc") and "not finite" not in page
+    assert page.index(">a.tif<") < page.index(">b.tif<") < page.index(">c.tif<")
+    again = predict(tmp_path / "run", tmp_path / "scenes", out=tmp_path / "maps", overwrite=True)
+    assert sorted(again.iterdir()) == sorted(out.iterdir())
+
+
+def test_scenes_of_which_none_is_measured_are_refused_and_maps_of_before_stay(trained: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_scene(tmp_path / f"scenes/{name}.tif", drawn(40, 40), BANDS, nodata=0)
+        write_scene(tmp_path / f"blank/{name}.tif", np.zeros((3, 40, 40), np.uint8), BANDS, nodata=0)
+    out = predict(trained, tmp_path / "scenes", out=tmp_path / "maps")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(DataError, match=r"in none of 2 scenes is there anything to map: .*a.tif: nowhere is a pixel"):
+        predict(trained, tmp_path / "blank", out=out, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_volume_of_memory_is_said_before(trained: Path, real: Path) -> None:
