@@ -60,12 +60,24 @@ class Predict:
             checkout and the same paths (pip install 'halfseen[cluster]').
     """
 
-    model: str
-    reading: Reading
+    model: str = ""
+    reading: Reading = Reading()
     output: Output | None = None
     picture: bool = True
     report: bool = True
     scheduler: str | None = None
+
+
+def check_named(config: Predict) -> None:
+    """Make sure that there is something to map, and with what.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if not config.model:
+        raise ConfigError("expected --model, a run folder of `python -m domains.satellite.finetune`.")
+    if not config.reading.data:
+        raise ConfigError("expected --data, the scenes to read: files, folders, lists or manifests.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +273,7 @@ def answers(model: Model) -> Callable[[Batch], Tensor]:
 
 def plan(config: Predict) -> str:
     """Say how much there is to do and what it will hold, scene by scene."""
+    check_named(config)
     model = load_model(config.model, device=config.reading.where())
     network = Network(module=model, ask=answers(model), values=len(model.classes))
     return "\n".join(_text(config, model, job, network) for job in jobs(config, model, default_out(config)))
@@ -284,5 +297,6 @@ if __name__ == "__main__":
             default_out=default_out,
             aliases=ALIASES,
             plan=plan,
+            check=lambda config, _: check_named(config),
         )
     )

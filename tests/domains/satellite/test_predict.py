@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -277,6 +278,24 @@ def test_what_cannot_be_mapped_is_refused_before_anything_is_written(trained: Pa
     with pytest.raises(ConfigError, match="expected --data"):
         predict(trained, out=out)
     assert not out.exists() and not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize("more", [(), ("--plan",)])
+def test_a_model_or_scenes_that_nobody_named_are_asked_for_by_their_options(
+    more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(
+        sys.modules, "domains.satellite.predict"
+    )  # as the program, which is not imported before it runs
+    for words, said in (
+        (["--data=scene.tif"], "expected --model, a run folder of `python -m domains.satellite.finetune`"),
+        (["--model=runs/mine"], "expected --data, the scenes to read: files, folders, lists or manifests"),
+        ([], "expected --model"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["predict", *words, *more])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("domains.satellite.predict", run_name="__main__", alter_sys=True)
+        assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_a_map_that_is_there_is_kept(trained: Path, tmp_path: Path) -> None:
