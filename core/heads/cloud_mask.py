@@ -14,7 +14,7 @@ from core.heads.base import HeadSpec, Reads
 
 
 class SectionHead(nn.Module):
-    """One map (B, D, Y, X) to logits (B, 1, height, length)."""
+    """One map (B, D, Y, X) to logits (B, 1, length, height)."""
 
     def __init__(self, stages: nn.Sequential, last: nn.Sequential, size: tuple[int, int]) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class CloudMask(HeadSpec):
     """Transposed convolutions that double the last level's map, a 3 x 3 convolution, and interpolation to the section.
 
     SatVision-TOA's three-dimensional cloud retrieval (Spradlin et al. 2024, arXiv 2411.17000; layers as in its release):
-    a 128 x 128 image of ABI to the 91 x 40 section that CloudSat measured. Deviations: the map is that after the encoder's
-    last norm, which the released fine-tuning skips.
+    a 128 x 128 image of ABI to the section that CloudSat measured, 91 places of its track x 40 heights. Deviations: the map
+    is that after the encoder's last norm, which the released fine-tuning skips.
 
     Attributes:
         widths: features after each doubling.
-        size: places of the section: height levels, and columns along the track.
+        size: places of the section: along the track, and in height.
         dropout: share of the logits that training leaves out.
     """
 

@@ -66,7 +66,10 @@ def window_rows(
 def section_rows(
     model: Model, entry: Input, targets: Sections, found: Examined, batches: Iterator[Batch], names: Sequence[str]
 ) -> tuple[list[Row], Legend]:
-    """Draw sections of the test part with the scene above them, from the worst to the best."""
+    """Draw sections of the test part beside their scene, from the worst to the best: the track to the right, height upwards.
+
+    Sections are (length, height) with the lowest level first, as `read_sections` gives them.
+    """
     chosen = from_worst_to_best(found).tolist()
     legend = [colour for _, colour in _OF_SECTIONS]
     drawn: dict[int, Row] = {}
@@ -75,17 +78,24 @@ def section_rows(
         answers = answered(model, batch)[:, 0].cpu().numpy() > 0 if wanted else np.zeros(0)
         for place in wanted:
             row = int(batch.row[place])
-            truth, answer = targets.clouds[row].numpy().astype(np.int64), answers[place].astype(np.int64)
+            truth, answer = (
+                upright(section.astype(np.int64)) for section in (targets.clouds[row].numpy(), answers[place])
+            )
             ground = np.full((*truth.shape, 3), _GROUND, np.uint8)
             scene = clear_nodata(preview(batch, entry, place), batch.valid[place].any(0).numpy())
             columns = [
                 Column("scene", "Scene", scene),
-                Column("label", "Label", classes_over(ground, truth, legend)),
-                Column("answer", "Prediction", classes_over(ground, answer, legend)),
+                Column("label", "Label, height over track", classes_over(ground, truth, legend)),
+                Column("answer", "Prediction, height over track", classes_over(ground, answer, legend)),
                 Column("errors", "Right and wrong", errors(ground, truth, answer)),
             ]
             drawn[row] = _row(entry, columns, f"{names[row]}: {right_of(truth, answer)}")
     return [drawn[row] for row in chosen], [*_OF_SECTIONS, ("right", _RIGHT), ("wrong", _WRONG)]
+
+
+def upright(section: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Turn a section (length, height), the lowest level first, into a picture's rows and columns: the highest is on top."""
+    return section.T[::-1]
 
 
 @torch.no_grad()

@@ -60,7 +60,8 @@ def read_sections(manifest: Manifest, label: str, *, allow_outside: bool = False
     """Read the section of each scene, (rows, length, height) int8: 1 = cloud, 0 = none, -1 = not measured.
 
     Length is along the track, as rows of a scene whose track runs from top to bottom: SatVision-TOA's sections are 91 x 40,
-    91 places of the track with 40 levels of height each.
+    91 places of the track with 40 levels of height each. The first level is taken for the lowest, which decides what is up
+    in the pictures and nothing else.
 
     Raises:
         DataError: a file is no such array, or has another size than the first.

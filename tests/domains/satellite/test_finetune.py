@@ -238,7 +238,13 @@ def test_sections_of_clouds_are_learnt(tmp_path: Path) -> None:
     for row in panels["rows"]:
         name, _, said = row["said"].partition(": ")
         assert said == "{} of {} labelled places are right.".format(*scored[name])
-        assert [(c["width"], c["height"]) for c in row["columns"]] == [(16, 16), (4, 5), (4, 5), (4, 5)]
+        assert [(c["width"], c["height"]) for c in row["columns"]] == [(16, 16), (5, 4), (5, 4), (5, 4)]
+        with Image.open(out / "figures" / row["columns"][1]["file"]) as picture:
+            drawn = np.asarray(picture)[..., :3]
+        section = np.load(tmp_path / name.replace(".tif", ".npy"))
+        for height, length in np.ndindex(4, 5):  # the lowest level is the last row
+            colour = {0: (86, 180, 233), 1: (90, 90, 96), 255: (232, 232, 232)}[int(section[length, height])]
+            assert tuple(drawn[3 - height, length]) == colour
     scores = {row["metric"] for row in json.loads((out / "scores.json").read_text())}
     assert {"IoU of clear", "IoU of cloud", "pixel accuracy"} <= scores
     table = pq.read_table(out / "predictions.parquet").to_pydict()
