@@ -65,10 +65,13 @@ def named_beside(manifest: Manifest, row: int, name: object, *, what: str, allow
         except UnsafeError as error:
             raise UnsafeError(f"{error} (--allow_outside=true)") from None
     if not path.exists():
-        raise MissingDataError(
-            f"expected {what} of {manifest.path(row)}, but {path} does not exist; mend the list, which names it relative to "
-            "its scene."
-        )
+        cure = "mend the list, which names it relative to its scene."
+        if manifest.column("reader")[row] == "zarr_array":
+            cure = (
+                "`datasets.convert` leaves what lies beside scenes where it is: copy it there, or train on the list of the "
+                "scenes before they were converted."
+            )
+        raise MissingDataError(f"expected {what} of {manifest.path(row)}, but {path} does not exist; {cure}")
     return path
 
 

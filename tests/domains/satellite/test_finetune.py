@@ -18,6 +18,7 @@ from core.errors import ConfigError, DataError, MissingDataError, UnsafeError
 from core.heads.load import load_model
 from core.viz import NATURAL
 from datasets import build_manifest
+from datasets.converting.prepare import convert
 from domains.satellite.finetune import PRESETS, FinetuneScenes, refuse, run
 from domains.satellite.predict import Predict, plan
 from domains.satellite.predict import run as run_predict
@@ -289,6 +290,23 @@ def test_files_of_labels_are_looked_for_in_the_folder_of_their_list_alone(tmp_pa
         (inner / "list.csv").write_text(f"file,label\na.tif,gone.{ending}\n")
         with pytest.raises(MissingDataError, match=rf"of .*a\.tif, but .*gone\.{ending} does not exist; mend the list"):
             run(given, Options(out=tmp_path / "run"))
+
+
+def test_labels_beside_scenes_do_not_come_along_when_those_are_converted_and_that_is_said(tmp_path: Path) -> None:
+    lines = ["file,labels"]
+    for number in range(2):
+        label = scene(tmp_path / f"s{number}.tif", number, (64, 64))
+        write(tmp_path / f"cover{number}.tif", (label + 1).astype(np.uint8))
+        lines.append(f"s{number}.tif,cover{number}.tif")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    convert([tmp_path / "list.csv"], tmp_path / "stores")
+    given = config("segment", encoder(tmp_path), tmp_path / "stores", label="labels")
+    said = r"of .*s0\.zarr, but .*images/cover0\.tif does not exist; `datasets.convert` leaves .* copy it there"
+    with pytest.raises(MissingDataError, match=said):
+        run(given, Options(out=tmp_path / "run"))
+    for number in range(2):
+        (tmp_path / f"cover{number}.tif").rename(tmp_path / f"stores/images/cover{number}.tif")
+    assert load_model(run(given, Options(out=tmp_path / "run"))).classes == ("1", "2")
 
 
 def test_what_is_no_section_is_named(tmp_path: Path) -> None:
