@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from core.contract import Input
 from core.errors import ConfigError, DataError
 from core.geometry import Spacing
 from core.inference import Scene, Windows, Write, memory_bytes, network_bytes, predict_windows
-from core.preprocess import content_box, everywhere
+from core.preprocess import Window, content_box, everywhere, finite, resample, resized
 from datasets import LazyImage
 from domains.satellite.scenes import Found, Reading
 
@@ -45,8 +46,8 @@ class Job:
 def covered(reading: Reading, image: LazyImage, entry: Input, cell: int | tuple[int, ...]) -> Windows:
     """Lay windows over a scene; `cell` is how many pixels one value of the result stands for.
 
-    A scene that is no larger than the window of one value lies in it as `datasets` fits whole images: its content, that is
-    what is measured in some band of the file, is in the middle.
+    A scene that is no larger than the window of one value is a whole image, and lies in it as `datasets` fits those: its
+    content, that is what is measured in some band of the file, is in the middle (and see `filling`).
 
     Raises:
         ConfigError: a window that the patch does not divide, or an overlap that does not fit.
@@ -141,6 +142,27 @@ def arithmetic(reading: Reading, function: Callable[[Batch], Tensor]) -> Callabl
     return ask
 
 
+def filling(scene: Scene, windows: Windows) -> tuple[Scene, Windows]:
+    """Resize a scene of one window so that it fills that, where pixels have no size, as `datasets` fits whole images then.
+
+    Only so does a model give it the answer that its training gave it; scenes of several windows keep their pixels.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    voxels, valid = scene.read(tuple(slice(0, n) for n in windows.size))
+    data: np.ndarray = np.logical_and.reduce(valid & finite(voxels))
+    box = content_box(data)
+    y, x = resized([part.stop - part.start for part in box], windows.window)
+    image, known = resample(voxels[(slice(None), *box)], data[box], (y, x))
+
+    def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        part = image[(slice(None), *window)]
+        return part, np.broadcast_to(known[window], part.shape)
+
+    return replace(scene, read=read, dtype=image.dtype), replace(windows, size=(y, x), content=None)
+
+
 def go_over(
     reading: Reading,
     image: LazyImage,
@@ -157,12 +179,14 @@ def go_over(
         DataError: the scene is damaged.
         UnmeasuredError: nothing in it is measured.
     """
+    fills = windows.content is not None and scene.spacing.unit == "px"
+    shown, over = filling(scene, windows) if fills else (scene, windows)
     with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(image.path.name, total=len(windows))
         seen = predict_windows(
             arithmetic(reading, function),
-            scene,
-            windows,
+            shown,
+            over,
             write,
             values=values,
             batch_size=reading.batch_size,

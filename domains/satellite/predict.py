@@ -201,7 +201,7 @@ def predict(config: Predict, model: Model, job: Job, *, overwrite: bool) -> None
     reading, product = config.reading, job.product
     scene = scene_of(job.image, input_for(model.contract, job.image))
     with writing(job.path, product.facts, writer=product.writer, overwrite=overwrite) as put:
-        if config.scheduler is None:
+        if config.scheduler is None or len(job.windows) == 1:  # which is not worth to be sent
 
             def write(window: Window, values: np.ndarray, valid: np.ndarray) -> None:
                 put((window, product.convert(values, valid)))

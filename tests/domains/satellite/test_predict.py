@@ -187,6 +187,31 @@ def test_a_scene_no_larger_than_the_window_gets_what_the_model_says_of_the_whole
         )
 
 
+@pytest.mark.parametrize("size", [(20, 32), (9, 31), (21, 23), (32, 32)])
+@pytest.mark.parametrize("task", ["classify", "regress"])
+def test_a_small_scene_fills_the_window_of_a_model_of_whole_images_whose_pixels_have_no_size(
+    task: Task, size: tuple[int, int], tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "run", reads(BANDS, unit="px", spacing=(1.0, 1.0)), task)
+    image = drawn(*size)
+    image[1, :, :3] = 0  # not measured in one band, and so not content
+    image[:, 5, 7] = 0
+    scene = write_scene(tmp_path / "scene.tif", image, BANDS, nodata=0)
+    path = predict(
+        tmp_path / "run", scene, out=tmp_path / "map.tif", output=None if task == "regress" else "probabilities"
+    )
+    (whole,) = whole_batches(build_manifest([scene]), model.contract.inputs[0], 1)
+    with torch.no_grad():
+        expected = model.probabilities(whole)[0].numpy()
+    with rasterio.open(path) as made, rasterio.open(scene) as asked:
+        assert np.abs(made.read()[:, 0, 0] - expected).max() < 1e-5
+        assert (made.shape, made.crs, made.transform) == (
+            (1, 1),
+            asked.crs,
+            asked.transform @ rasterio.Affine.scale(32),
+        )
+
+
 def test_a_regression_gives_numbers_with_units(tmp_path: Path) -> None:
     save_model(tmp_path / "run", reads(BANDS), "regress", units=("m", "%"))
     scene = write_scene(tmp_path / "scene.tif", drawn(64, 64), BANDS)
