@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that are started now can be interrupted, even where a shell has these tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def fresh(folder: Path, *words: str) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", "probe", *words],
@@ -75,6 +84,7 @@ def fresh(folder: Path, *words: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_it_finds_what_a_new_interpreter_finds(warm: Server, folder: Path) -> None:
     one, two = (
         warm.run("probe", "go", "1 2", folder=folder, environment={"HALFSEEN_WORD": "ä"}),
