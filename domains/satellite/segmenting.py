@@ -15,6 +15,7 @@ from core.cli import Options
 from core.contract import Input
 from core.errors import ConfigError, DataError, MissingDataError
 from core.evaluate.segmentation import segmentation_scores
+from core.evaluate.table import class_name
 from core.finetune import Finetune, Mapped, examine
 from core.heads.base import HeadSpec
 from core.heads.segment import Segment
@@ -206,7 +207,9 @@ def described(cells: Sequence[Cell], targets: Mapped, scenes: Mapping[int, LazyI
     parts = []
     for part in ("train", "validation", "test"):
         rows = targets.rows(part)
-        count = ", ".join(f"{name}: {n}" for name, n in zip(targets.names, targets.count(part).tolist(), strict=True))
+        count = ", ".join(
+            f"{class_name(name)}: {n}" for name, n in zip(targets.names, targets.count(part).tolist(), strict=True)
+        )
         parts.append(f"{part} {len({cells[row].block for row in rows.tolist()})} blocks (pixels of {count})")
     return f"{len({cell.scene for cell in cells})} of {len(scenes)} scenes have labels: " + "; ".join(parts)
 

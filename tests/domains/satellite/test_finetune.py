@@ -72,7 +72,7 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
         training={"steps": 16, "validate_every": 8, "lr": 0.05},
     )
     out = run(given, Options(out=tmp_path / "run"))
-    assert re.search(r"labels: train \d+ blocks \(pixels of 3: \d+, forest: \d+\); validation", capsys.readouterr().err)
+    assert re.search(r"labels: train \d+ blocks \(pixels of class 3: \d+, forest: \d+\); validation", capsys.readouterr().err)
     scores = {row["metric"]: row for row in json.loads((out / "scores.json").read_text())}
     assert scores["mean IoU"]["value"] > 0.6
     assert {"IoU of class 3", "IoU of forest", "Dice of forest", "pixel accuracy"} <= set(scores)
