@@ -94,7 +94,7 @@ class Sections(Targets):
     """Cloud masks of vertical sections, looked up by `Batch.row`.
 
     Attributes:
-        clouds: (rows, height, length) int8: 1 = cloud, 0 = none, -1 = not measured.
+        clouds: (rows, length, height) int8: 1 = cloud, 0 = none, -1 = not measured.
         groups: scene or orbit of each row; a group lies in one split.
         split: of each row.
         names: of the one class.
@@ -124,7 +124,7 @@ class Sections(Targets):
         return torch.stack([(places == 0).sum(), (places == 1).sum()])
 
     def of(self, given: Batch | Example, split: Split) -> Tensor:
-        """Look up the sections, (B, height, length) int64."""
+        """Look up the sections, (B, length, height) int64."""
         batch = given.batch if isinstance(given, Example) else given
         rows = check_rows(self, batch, split, (self.clouds >= 0).flatten(1).any(1))
         return self.clouds[rows].to(torch.int64)
@@ -144,7 +144,7 @@ class Sections(Targets):
         return (count.sum() / (2 * count)).to(torch.float32)
 
     def loss(self, answer: Tensor, truth: Tensor, config: Finetune, weight: Tensor | None) -> Tensor:
-        """Give the binary cross-entropy of logits (B, 1, height, length) over measured places."""
+        """Give the binary cross-entropy of logits (B, 1, length, height) over measured places."""
         known = (truth >= 0).to(answer.dtype)
         if weight is not None:
             known = known * weight[truth.clamp(min=0)]

@@ -25,7 +25,7 @@ from domains.satellite.segmenting import LabelMaps
 from domains.verbs.features import ALIASES, Images
 from domains.verbs.finetune import OVERWRITES, FinetuneImages
 from domains.verbs.finetune import run as run_images
-from domains.verbs.training import check, check_shares, full_training, linear_training
+from domains.verbs.training import check, check_scoring, full_training, linear_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class FinetuneScenes:
     draws: int = 2000
 
     def __post_init__(self) -> None:
-        check_shares(self.validation, self.test)
+        check_scoring(self.validation, self.test, self.draws)
         if self.task != "cloud_mask" and self.cloud_widths != CloudMask.widths:
             raise ConfigError(f"--cloud_widths has no effect on the task '{self.task}': leave it out.")
         if self.task in ("segment", "cloud_mask") and (self.ordinal != "auto" or self.scale != (0.5, 1.0)):

@@ -36,7 +36,7 @@ from datasets import Manifest, StreamSpec, TileLoader, whole_batches
 from domains.verbs.collection import say
 from domains.verbs.domain import Domain
 from domains.verbs.features import ALIASES, BATCH, Images, label_name, open_images
-from domains.verbs.training import Learnt, check, check_shares, check_tested, fit, join, print_scores, save, split
+from domains.verbs.training import Learnt, check, check_scoring, check_tested, fit, join, print_scores, save, split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class FinetuneImages:
     draws: int = 2000
 
     def __post_init__(self) -> None:
-        check_shares(self.validation, self.test)
+        check_scoring(self.validation, self.test, self.draws)
         if self.task == "regress" and self.ordinal != "auto":
             raise ConfigError(f"--ordinal={self.ordinal} has no effect on a regression: leave it out.")
 

@@ -67,8 +67,8 @@ def full_training() -> Finetune:
     )
 
 
-def check_shares(validation: float, test: float) -> None:
-    """Refuse shares that leave nothing to train on, to choose by or to score.
+def check_scoring(validation: float, test: float, draws: int) -> None:
+    """Refuse shares that leave nothing to train on, to choose by or to score, and too few resamples for an interval.
 
     Raises:
         ConfigError: so they are.
@@ -77,6 +77,8 @@ def check_shares(validation: float, test: float) -> None:
         raise ConfigError(
             f"expected shares of validation and test above 0 that leave some to train on, got {validation} and {test}."
         )
+    if draws < 100:
+        raise ConfigError(f"expected draws >= 100 for a 95 % interval, got {draws}.")
 
 
 def check(domain: Domain, images: Images, options: Options) -> None:

@@ -72,7 +72,9 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
         training={"steps": 16, "validate_every": 8, "lr": 0.05},
     )
     out = run(given, Options(out=tmp_path / "run"))
-    assert re.search(r"labels: train \d+ blocks \(pixels of class 3: \d+, forest: \d+\); validation", capsys.readouterr().err)
+    assert re.search(
+        r"labels: train \d+ blocks \(pixels of class 3: \d+, forest: \d+\); validation", capsys.readouterr().err
+    )
     scores = {row["metric"]: row for row in json.loads((out / "scores.json").read_text())}
     assert scores["mean IoU"]["value"] > 0.6
     assert {"IoU of class 3", "IoU of forest", "Dice of forest", "pixel accuracy"} <= set(scores)
@@ -163,6 +165,22 @@ def test_numbers_of_scenes_are_learnt_in_their_unit(tmp_path: Path) -> None:
     scores = {row["metric"]: row["value"] for row in json.loads((out / "scores.json").read_text())}
     assert scores["MAE"] == pytest.approx(float(np.abs(np.array(truth) - table["level"]).mean()), abs=1e-3)
     assert load_model(out).task == "regress"
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"draws": 99}, "expected draws >= 100 for a 95 % interval, got 99"),
+        ({"validation": 0.0}, "above 0 that leave some to train on, got 0.0 and 0.2"),
+        ({"test": 0.8}, "above 0 that leave some to train on, got 0.2 and 0.8"),
+    ],
+)
+@pytest.mark.parametrize("preset", ["linear", "segment"])
+def test_what_could_not_be_scored_is_refused_before_training(
+    preset: str, option: dict[str, float], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        replace(PRESETS[preset](), **option)
 
 
 @pytest.mark.parametrize("given", ["inf", "about 300"])
