@@ -4,6 +4,7 @@
 
 SRC is a folder, an image, a list (.csv, .parquet) or a manifest. DST becomes a collection that every verb takes as its
 data: images/*.zarr, manifest.parquet (same order, groups, splits and labels) and statistics.json. Originals are only read.
+Files that a column of labels names, such as label rasters, stay where they are: copy them beside the stores.
 
 Every image is decoded and checked before and after it is written. A store appears whole or not at all; after an interrupt,
 a crash or a kill, give the same command again: what is done is kept, and the result is the same to the byte. An image that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from core.inference import Scene, Windows, Write, memory_bytes, network_bytes, p
 from core.preprocess import Window, content_box, everywhere, finite, resample, resized
 from datasets import LazyImage
 from domains.satellite.scenes import Found, Reading
+from domains.verbs.collection import say
 
 _BUDGET = 256 << 20  # of blocks that a writer holds until they are whole
 _CACHES = 2 * 64 << 20  # of GDAL, for what is read and what is written
@@ -197,6 +198,20 @@ def go_over(
         )
     if not seen:
         raise silent(reading, image, scene, windows)
+
+
+def leave_out(unmeasured: Sequence[UnmeasuredError], scenes: int) -> None:
+    """Say that the newest of the unmeasured scenes is left out of so many.
+
+    Raises:
+        DataError: none is left.
+    """
+    if len(unmeasured) < scenes:
+        say(f"{unmeasured[-1]} It is left out.")
+    elif scenes == 1:
+        raise unmeasured[0]
+    else:
+        raise DataError(f"in none of {scenes} scenes is there anything to describe: {unmeasured[0]}")
 
 
 def silent(reading: Reading, image: LazyImage, scene: Scene, windows: Windows) -> UnmeasuredError:

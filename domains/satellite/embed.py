@@ -29,7 +29,7 @@ from core.encoders.base import Pool
 from core.encoders.load import Encoder, load_encoder
 from core.errors import ConfigError
 from core.report.maps import PICTURED, Sheet
-from domains.satellite.covering import Job, Network, covered, memory_text
+from domains.satellite.covering import Job, Network, UnmeasuredError, covered, leave_out, memory_text
 from domains.satellite.feature_maps import write_colours, write_grid
 from domains.satellite.outputs import refuse_existing, remove, targets
 from domains.satellite.pages import outdated, page_of, sheet_of_tokens, write_page
@@ -92,7 +92,11 @@ def jobs(config: Embed, encoder: Encoder) -> list[Job]:
 
 
 def run(config: Embed, options: Options) -> Path:
-    """Describe every scene."""
+    """Describe every scene; of several, one without anything measured is told and left out.
+
+    Raises:
+        DataError: a scene is damaged, or nothing is measured in any.
+    """
     check_ending(config, options)
     encoder = load(config, config.reading.where())
     work = jobs(config, encoder)
@@ -105,10 +109,16 @@ def run(config: Embed, options: Options) -> Path:
     page, old = [page_of(paths)] if config.report else [], outdated(paths)
     refuse_existing([*paths, *page, *old], options)
     sheets: list[Sheet] = []
+    unmeasured: list[UnmeasuredError] = []
     for job, path in zip(work, paths, strict=True):
         say(_text(config, job, network))
         began = time.perf_counter()
-        write(config.reading, encoder, job, path, overwrite=options.overwrite)
+        try:
+            write(config.reading, encoder, job, path, overwrite=options.overwrite)
+        except UnmeasuredError as error:
+            unmeasured.append(error)
+            leave_out(unmeasured, len(work))
+            continue
         seconds, pictured = time.perf_counter() - began, len(sheets) < PICTURED
         if config.report:
             sheets.append(sheet_of_tokens(job.image, job.entry, job.windows, path, seconds=seconds, pictured=pictured))

@@ -12,12 +12,12 @@ from torch import Tensor
 from core.bands import RGB
 from core.batch import Batch
 from core.encoders.load import Encoder
-from core.errors import DataError
+from core.errors import DamagedError, DataError
 from core.inference import sample_windows
 from core.preprocess import Window
 from core.viz import principal_directions
 from datasets.writers import writing
-from domains.satellite.covering import Job, arithmetic, go_over
+from domains.satellite.covering import Job, UnmeasuredError, arithmetic, go_over
 from domains.satellite.outputs import placed
 from domains.satellite.scenes import Reading, scene_of
 
@@ -109,7 +109,8 @@ def write_colours(
     The colours are chosen by the tokens of windows all over the scene, in a first pass.
 
     Raises:
-        DataError: the scene is damaged, nothing in it is measured, or it is the same everywhere.
+        DataError: the scene is damaged.
+        UnmeasuredError: nothing in it is measured, or too little to choose colours by.
     """
     scene = scene_of(job.image, job.entry)
     try:
@@ -126,8 +127,10 @@ def write_colours(
                 )
             )
         )
+    except DamagedError:
+        raise
     except DataError as error:
-        raise DataError(f"{job.image.path}: {error}") from None
+        raise UnmeasuredError(f"{job.image.path}: {error}") from None
 
     def colour(batch: Batch) -> Tensor:
         return choose(encoder.feature_map(batch))

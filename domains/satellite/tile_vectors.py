@@ -21,7 +21,7 @@ from core.preprocess import Window
 from datasets import LazyImage
 from datasets.geoparquet import LONLAT, corners, moved, writing_places
 from datasets.times import as_time
-from domains.satellite.covering import Job, go_over
+from domains.satellite.covering import Job, UnmeasuredError, go_over, leave_out
 from domains.satellite.scenes import Found, Reading, scene_of
 
 _WHERE = ("row", "column", "height", "width")
@@ -42,7 +42,7 @@ def write_tiles(
     Scenes without a CRS have rows without an outline.
 
     Raises:
-        DataError: a scene is damaged, or nothing in it is measured.
+        DataError: a scene is damaged, or nothing is measured in any; one of several is told and has no rows.
         GeometryError: scenes of several CRS, one of which crosses the antimeridian.
     """
     times = [taken(job.found) for job in jobs]
@@ -62,6 +62,7 @@ def write_tiles(
         found: Tensor = encoder(batch)[:, :, None, None]
         return found
 
+    unmeasured: list[UnmeasuredError] = []
     with writing_places(path, columns, crs=crs, about=about, overwrite=overwrite) as add:
         for job, time in zip(jobs, times, strict=True):
 
@@ -78,7 +79,11 @@ def write_tiles(
                     add(outlines, _columns(job.image, time, boxes, values[:, valid].T))
 
             scene = scene_of(job.image, job.entry)
-            go_over(reading, job.image, scene, job.windows, vectors, write, values=width)
+            try:
+                go_over(reading, job.image, scene, job.windows, vectors, write, values=width)
+            except UnmeasuredError as error:
+                unmeasured.append(error)
+                leave_out(unmeasured, len(jobs))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -283,8 +284,11 @@ def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
         embed(folder, scene, out=out, measured="any")
     with pytest.raises(ConfigError, match=r"multiples of \(32, 32\)"):
         embed(folder, scene, out=out, overlap=(8,))
+    void = write_scene(tmp_path / "void.tif", np.zeros((3, 40, 40), np.uint8), BANDS, nodata=0)
     with pytest.raises(DataError, match=r"empty.tif: nowhere is half of 32 x 32 pixels measured .*nodata"):
-        embed(folder, scene, empty, out=out)
+        embed(folder, empty, out=out)
+    with pytest.raises(DataError, match=r"in none of 2 scenes is there anything to describe: .*empty.tif: nowhere"):
+        embed(folder, empty, void, out=out)
     image = drawn(20, 40)
     image[:, :, ::3] = image[:, :, 1::3] = 0
     third = write_scene(tmp_path / "third.tif", image, BANDS, nodata=0)
@@ -300,6 +304,21 @@ def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
     with pytest.raises(RunFolderError, match="--overwrite"):
         embed(folder, scene, out=out)
     assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize("product", ["tiles", "grid", "colours"])
+def test_of_several_scenes_one_without_anything_measured_is_told_and_left_out(
+    trained: tuple[Path, Encoder], tmp_path: Path, capsys: pytest.CaptureFixture[str], product: str
+) -> None:
+    empty = write_scene(tmp_path / "a.tif", np.zeros((3, 40, 40), np.uint8), BANDS, nodata=0)
+    scene, other = (write_scene(tmp_path / f"{name}.tif", drawn(seed=n), BANDS) for n, name in enumerate("bc"))
+    out = tmp_path / ("out/tiles.parquet" if product == "tiles" else "out")
+    embed(trained[0], empty, scene, other, out=out, product=product)
+    assert re.search(r"a\.tif: .* It is left out\.", capsys.readouterr().err)
+    if product == "tiles":
+        assert {Path(file).name for file in pq.read_table(out)["file"].to_pylist()} == {"b.tif", "c.tif"}
+    else:
+        assert sorted(path.name for path in out.iterdir()) == ["b.tif", "c.tif", "report.html"]
 
 
 def test_the_plan_says_windows_and_memory(trained: tuple[Path, Encoder], tmp_path: Path) -> None:
