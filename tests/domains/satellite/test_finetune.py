@@ -196,6 +196,15 @@ def test_labels_that_are_no_finite_numbers_are_refused_before_training(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_split_of_the_list_itself_is_said_to_be_unused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chips(tmp_path)
+    header, *rows = (tmp_path / "list.csv").read_text().splitlines()
+    (tmp_path / "list.csv").write_text("\n".join([f"{header},split", *(f"{row},train" for row in rows)]) + "\n")
+    with pytest.raises(DataError, match="expected a finite number as 'kind'"):
+        run(config("regress", encoder(tmp_path), tmp_path / "list.csv", label="kind"), Options(out=tmp_path / "run"))
+    assert "the list's own column `split` is not used: parts are dealt by group" in capsys.readouterr().err
+
+
 def test_classes_of_scenes_are_learnt(tmp_path: Path) -> None:
     chips(tmp_path, 48)
     given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place")

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from datasets import build_manifest, split_groups
+from domains.verbs.pretrain import _apart
 from tests.domains.satellite.models import reads, save_encoder, save_model
 
 BANDS = ("red", "green", "blue")
@@ -57,3 +60,15 @@ def test_every_verb_takes_the_option_that_its_refusal_names(
     assert taken.code == 2, "it is read, and is no image"
     assert "allow-outside" not in taken.sentence
     assert "torn.tif" in taken.sentence
+
+
+def test_images_of_other_splits_than_those_of_pretraining_are_said_to_be_left_alone(tmp_path: Path) -> None:
+    for name in "abcdef":
+        Image.new("L", (16, 16), 90).save(tmp_path / f"{name}.png")
+    rows = "a.png,train\nb.png,held_out\nc.png,test\nd.png,test\ne.png,val\nf.png,"
+    (tmp_path / "list.csv").write_text(f"file,split\n{rows}\n")
+    manifest = split_groups(build_manifest([tmp_path / "list.csv"]), held_out=0.0, seed=0)
+    assert sorted(_apart(manifest).split("; ")[1:]) == [
+        "1 image of split 'val' left alone",
+        "2 images of split 'test' left alone",
+    ]
