@@ -2,14 +2,14 @@
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.11, 3.12 or 3.13)
 #   OUT=runs/second     where `make pretrain` writes
 #   OPTIONS=--steps=90  options for its training
-#   JOBS=4              tests at a time, one thread each; auto = one per core; whoever is done takes half of what is left
+#   JOBS=4              tests at a time, one thread each; auto = one per core
 
 PYTHON ?= python3
 OUT ?= runs/first
 OPTIONS ?=
 JOBS ?= auto
 BIN := .venv/bin
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 STAMP := .venv/.installed-with-dev
 
 .PHONY: pretrain test test-slow lint types format install clean
