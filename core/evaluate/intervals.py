@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ConfigError, DataError
-from core.evaluate.table import Row
+from core.evaluate.table import Row, gives_none
 from core.rng import numpy_rng
 
 Floats = NDArray[np.float64]
@@ -75,7 +75,7 @@ def percentile_interval(samples: Floats, *, level: float = 0.95) -> tuple[float,
     Efron 1979, doi 10.1214/aos/1176344552. Deviations: NaN, NaN where more than 1 - level of the draws do not define it.
     """
     defined = samples[np.isfinite(samples)]
-    if undefined_share(samples) > 1 - level + 1e-9:
+    if gives_none(undefined_share(samples), level):
         return float("nan"), float("nan")
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(defined, [tail, 100 - tail])

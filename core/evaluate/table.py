@@ -241,6 +241,11 @@ def few_groups_notes(groups: int) -> list[str]:
     ]
 
 
+def gives_none(undefined: float, level: float) -> bool:
+    """Whether so large a share of undefined resamples leaves no interval of this level."""
+    return undefined > 1 - level + 1e-9  # rounding: 5 of 100 do leave one of 95 %
+
+
 def undefined_notes(shares: Mapping[str, float], level: float = 0.95) -> list[str]:
     """Say which scores some resamples do not define, by name and share of the resamples; names of one share together."""
     alike: dict[float, list[str]] = {}
@@ -250,7 +255,7 @@ def undefined_notes(shares: Mapping[str, float], level: float = 0.95) -> list[st
     too_few = "so there is no interval: too few groups decide the score"
     return [
         f"{'; '.join(names)}: not defined in {100 * share:.3g} % of the resamples, "
-        f"{too_few if share > 1 - level + 1e-9 else 'which are left out'}."
+        f"{too_few if gives_none(share, level) else 'which are left out'}."
         for share, names in alike.items()
     ]
 

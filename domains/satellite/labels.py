@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import DataError, GeometryError, MissingDataError, UnsafeError
+from core.errors import DataError, GeometryError, MissingDataError
 from core.preprocess import Window
 from datasets import LazyImage, Manifest, open_image
 from datasets.readers import configured
@@ -60,10 +60,7 @@ def named_beside(manifest: Manifest, row: int, name: object, *, what: str, allow
     """
     path = local(manifest.path(row).parent / str(name))
     if not allow_outside:
-        try:
-            inside(Path(manifest.column("root")[row]), path)
-        except UnsafeError as error:
-            raise UnsafeError(f"{error} (--allow_outside=true)") from None
+        inside(Path(manifest.column("root")[row]), path, optional=True)
     if not path.exists():
         cure = "mend the list, which names it relative to its scene."
         if manifest.column("reader")[row] == "zarr_array":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from core.cli import Options
+from core.engine.run_folder import check_writable
 from core.errors import ConfigError, DataError, RunFolderError
 from core.geometry import Spacing
 from core.inference import Windows
@@ -55,7 +55,7 @@ def refuse_existing(paths: Sequence[Path], options: Options) -> None:
         RunFolderError: one is there already, or its folder refuses.
     """
     for folder in {path.parent for path in paths}:
-        _try(folder)
+        check_writable(folder)
     there = next((path for path in paths if path.exists()), None)
     if there is not None and not options.overwrite:
         raise RunFolderError(f"{there} exists: replace it with --overwrite, or name another file with --out.")
@@ -65,14 +65,3 @@ def remove(paths: Iterable[Path]) -> None:
     """Delete files that are no longer right."""
     for path in paths:
         path.unlink()
-
-
-def _try(folder: Path) -> None:
-    """Make and remove something: permission bits do not tell about read-only mounts, quotas and root."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    try:
-        Path(tempfile.mkdtemp(prefix=".halfseen-", dir=there)).rmdir()
-    except OSError as error:
-        raise RunFolderError(
-            f"expected to write into {folder}, but {there} refuses: {error.strerror}: choose another --out."
-        ) from None

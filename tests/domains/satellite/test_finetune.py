@@ -108,13 +108,18 @@ def test_classes_of_pixels_are_learnt_from_a_raster_and_the_model_is_what_predic
     assert (drawn[..., :3] == (230, 100, 0)).all(-1).sum() == labelled - right
 
 
-def test_each_scene_may_name_its_own_raster_and_blocks_are_of_the_ground(tmp_path: Path) -> None:
+def with_own_rasters(folder: Path) -> None:
+    """Write two scenes, a raster of labels for each, and the list that names both."""
     lines = ["file,labels"]
     for number in range(2):
-        label = scene(tmp_path / f"s{number}.tif", number, (64, 64))
-        write(tmp_path / f"cover{number}.tif", (label + 1).astype(np.uint8))
+        label = scene(folder / f"s{number}.tif", number, (64, 64))
+        write(folder / f"cover{number}.tif", (label + 1).astype(np.uint8))
         lines.append(f"s{number}.tif,cover{number}.tif")
-    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_each_scene_may_name_its_own_raster_and_blocks_are_of_the_ground(tmp_path: Path) -> None:
+    with_own_rasters(tmp_path)
     given = config("upernet", encoder(tmp_path), tmp_path / "list.csv", label="labels")
     given = replace(given, maps=replace(given.maps, width=8))
     out = run(given, Options(out=tmp_path / "run"))
@@ -305,9 +310,7 @@ def test_files_of_labels_are_looked_for_in_the_folder_of_their_list_alone(tmp_pa
         (inner / "list.csv").write_text(f"file,label\na.tif,../out.{ending}\n")
         given = config(preset, trained, inner / "list.csv", label="label")
         given = replace(given, images=replace(given.images, size=(80, 96)))
-        with pytest.raises(
-            UnsafeError, match=rf"out\.{ending}: expected a file inside .*scenes, .*--allow_outside=true"
-        ):
+        with pytest.raises(UnsafeError, match=rf"out\.{ending}: expected a file inside .*scenes, .*`--allow-outside`"):
             run(given, Options(out=tmp_path / "run"))
         given = replace(given, images=replace(given.images, allow_outside=True))
         with pytest.raises(
@@ -320,12 +323,7 @@ def test_files_of_labels_are_looked_for_in_the_folder_of_their_list_alone(tmp_pa
 
 
 def test_labels_beside_scenes_do_not_come_along_when_those_are_converted_and_that_is_said(tmp_path: Path) -> None:
-    lines = ["file,labels"]
-    for number in range(2):
-        label = scene(tmp_path / f"s{number}.tif", number, (64, 64))
-        write(tmp_path / f"cover{number}.tif", (label + 1).astype(np.uint8))
-        lines.append(f"s{number}.tif,cover{number}.tif")
-    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    with_own_rasters(tmp_path)
     convert([tmp_path / "list.csv"], tmp_path / "stores")
     given = config("segment", encoder(tmp_path), tmp_path / "stores", label="labels")
     said = r"of .*s0\.zarr, but .*images/cover0\.tif does not exist; `datasets.convert` leaves .* copy it there"

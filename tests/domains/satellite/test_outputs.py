@@ -16,7 +16,9 @@ from domains.satellite.scenes import Reading
 def test_a_folder_that_cannot_be_written_into_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "maps"
-    with pytest.raises(RunFolderError, match=r"into .*file/maps, but .*file refuses: Not a directory: choose another"):
+    with pytest.raises(
+        RunFolderError, match=r"expected to write .*file/maps, but .*file refuses: Not a directory: choose another"
+    ):
         refuse_existing([tmp_path / "a.tif", out / "a.tif"], Options(out=out))
     config = Embed(encoder="runs/none", reading=Reading(data=("scene.tif",)))
     with pytest.raises(RunFolderError, match="choose another --out"):
