@@ -107,11 +107,13 @@ def slopes(differences: Mapping[int, Tensor], share: Tensor | None, axes: tuple[
 
 
 def orientations(first: Tensor, second: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Give the length of each gradient and the whole number of its angle's bin, -bins to bins; uses up `first`.
+    """Give the length of each gradient and the whole number of its angle's bin, -bins / 2 to bins / 2; uses up `first`.
 
-    Numbers that are `bins` apart are the same orientation. Here `remainder` would cost as much as the angle.
+    Both ends are the same orientation, at right angles to the first axis. Within a half turn the quotient says all, in
+    half the time of `atan2`; `remainder` would cost as much again.
     """
-    number = torch.atan2(second, first).div_(math.pi).mul_(bins).floor_()
+    quotient = second.div(first).nan_to_num_()  # where there is no gradient, in whichever bin nothing is
+    number = quotient.atan_().div_(math.pi).mul_(bins).floor_()
     return first.square_().addcmul_(second, second).sqrt_(), number
 
 
@@ -131,14 +133,13 @@ def binned(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int,
     if magnitude.device.type != "cpu":
         return bin_by_bin(magnitude, number, edges, bins)
     cells = [size // edge for size, edge in zip(magnitude.shape[2:], edges, strict=True)]
-    across, turn = math.prod(cells[1:]), 2 * bins + 1
-    start = cell_of + bins * across
+    across, below = math.prod(cells[1:]), -(-bins // 2)
+    start = cell_of + below * across
     index = torch.add(start, number.reshape(-1, len(start)), alpha=across)  # in the order of voxels: nothing is moved
     add = counted if torch.get_num_threads() == 1 else scattered
-    sums: Tensor = add(magnitude.reshape(index.shape), index, turn * across).unflatten(1, (turn, across))
-    half = sums[:, :bins] + sums[:, bins:-1]
-    half[:, 0] += sums[:, -1]
-    return half.reshape(*magnitude.shape[:2], cells[0], bins, *cells[1:])
+    sums: Tensor = add(magnitude.reshape(index.shape), index, (bins + 1) * across).unflatten(1, (bins + 1, across))
+    sums[:, -1] += sums[:, 0]  # the two ends
+    return sums[:, 1:].roll(1 - below, 1).reshape(*magnitude.shape[:2], cells[0], bins, *cells[1:])
 
 
 def counted(magnitude: Tensor, index: Tensor, places: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from core.errors import ConfigError
 from core.targets import _orientations
-from core.targets._orientations import bin_by_bin, binned, by_cell, cell_numbers
+from core.targets._orientations import bin_by_bin, binned, by_cell, cell_numbers, plane_gradient
 from core.targets.hog import Hog, glyphs
 from tests.parity.fixture import make_batch, make_input
 
@@ -51,21 +51,41 @@ def test_equals_a_loop_over_voxels(spacing):
             torch.testing.assert_close(ours.double(), sums[:, 2 * token : 2 * token + 2], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bins", [2, 4, 8, 9, 12])
+def test_gradients_along_the_axes_and_the_diagonals_equal_the_loop_too(bins):
+    """Whole numbers: many gradients have no first part, no second, none at all, or both of one size."""
+    entry = make_input("steps", 1, (8, 8), (16, 8))
+    image = torch.randint(0, 2, (1, 1, 16, 8), generator=torch.Generator().manual_seed(0)).float()
+    image[..., :3, :], image[..., 3:6, :] = 0.0, 1.0
+    down, right = plane_gradient(image, torch.ones(1, 2), (0, 1))
+    kinds = (
+        (down == 0) & (right != 0),
+        (down != 0) & (right == 0),
+        (down == 0) & (right == 0),
+        down.abs() == right.abs(),
+    )
+    assert all(int(kind.sum()) > 2 for kind in kinds)
+    value, _ = Hog(pool=8, bins=bins, normalise="none")(make_batch(image, entry), entry.grid())
+    expected = _looped(image[0, 0], 8, bins, (1.0, 1.0))[:, :, 0].T
+    torch.testing.assert_close(value[0].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [8, 9])
 @pytest.mark.parametrize(("size", "edges"), [((24, 20), (8, 4)), ((8, 6, 12), (4, 3, 6))])
-def test_the_sums_of_a_gpu_and_of_many_threads_are_those_of_one(size, edges, monkeypatch):
+def test_the_sums_of_a_gpu_and_of_many_threads_are_those_of_one(size, edges, bins, monkeypatch):
     draw = torch.Generator().manual_seed(0)
     magnitude = torch.rand(2, 3, *size, generator=draw)
-    number = torch.randint(-9, 10, magnitude.shape, generator=draw).to(torch.float32)
+    number = torch.randint(-((bins + 1) // 2), bins // 2 + 1, magnitude.shape, generator=draw).to(torch.float32)
     cell_of = cell_numbers(edges, size, magnitude.device)
     sums = []
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        sums.append(binned(magnitude, number, edges, 9, cell_of))
+        sums.append(binned(magnitude, number, edges, bins, cell_of))
     assert torch.equal(sums[0], sums[1])
-    torch.testing.assert_close(sums[0], bin_by_bin(magnitude, number, edges, 9))
+    torch.testing.assert_close(sums[0], bin_by_bin(magnitude, number, edges, bins))
     torch.testing.assert_close(sums[0].sum(3), by_cell(magnitude, edges).sum(-1))
     last = (2, 2) if len(size) == 2 else (1, 1, 1)
-    voxels = by_cell(magnitude, edges)[(1, 2, *last)], by_cell(number, edges)[(1, 2, *last)] % 9
+    voxels = by_cell(magnitude, edges)[(1, 2, *last)], by_cell(number, edges)[(1, 2, *last)] % bins
     assert float(sums[0][(1, 2, last[0], 7, *last[1:])]) == pytest.approx(float(voxels[0][voxels[1] == 7].sum()))
 
 
