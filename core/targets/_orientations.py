@@ -9,7 +9,6 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 # voxels at a time and thread: few enough that what one operation leaves is still in the cache for the next, and that
 # its memory is used again (large pieces go back to the kernel, which clears every page anew); many enough to hide calls
@@ -75,12 +74,18 @@ def plane_gradient(image: Tensor, spacing: Tensor, axes: tuple[int, int]) -> tup
 def bordered(image: Tensor, ends: tuple[int, int]) -> Tensor:
     """Reflect one voxel at each border, along the first axis as many as `ends` says; one voxel is its own neighbour."""
     sides = [ends, *[(1, 1)] * (image.ndim - 3)]
-    for mode in ("reflect", "replicate"):
-        alone = [(size > 1) == (mode == "replicate") for size in image.shape[2:]]
-        wanted = [(0, 0) if skip else side for skip, side in zip(alone, sides, strict=True)]
-        if any(map(any, wanted)):
-            image = functional.pad(image, [n for side in reversed(wanted) for n in side], mode=mode)
-    return image
+    padded = image.new_empty(*image.shape[:2], *(n + sum(side) for n, side in zip(image.shape[2:], sides, strict=True)))
+    inner = padded  # torch's own reflection of a volume costs as much as all else here that is not the angle
+    for axis, ((before, _), size) in enumerate(zip(sides, image.shape[2:], strict=True), start=2):
+        inner = inner.narrow(axis, before, size)
+    inner.copy_(image)
+    for axis, ((before, after), size) in enumerate(zip(sides, image.shape[2:], strict=True), start=2):
+        inwards = 2 if size > 1 else 1  # from the border to what it repeats
+        if before:  # along all of the other axes: corners come by themselves
+            padded.select(axis, 0).copy_(padded.select(axis, inwards))
+        if after:
+            padded.select(axis, -1).copy_(padded.select(axis, -1 - inwards))
+    return padded
 
 
 def difference(image: Tensor, axis: int) -> Tensor:

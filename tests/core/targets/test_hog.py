@@ -8,10 +8,11 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from core.errors import ConfigError
 from core.targets import _orientations
-from core.targets._orientations import bin_by_bin, binned, by_cell, cell_numbers, plane_gradient
+from core.targets._orientations import bin_by_bin, binned, bordered, by_cell, cell_numbers, plane_gradient
 from core.targets.hog import Hog, glyphs
 from tests.parity.fixture import make_batch, make_input
 
@@ -49,6 +50,18 @@ def test_equals_a_loop_over_voxels(spacing):
         for token in range(2):
             ours = value[0, token].reshape(2, 9, 2, 2)[band]
             torch.testing.assert_close(ours.double(), sums[:, 2 * token : 2 * token + 2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ends", [(1, 1), (0, 1), (1, 0), (0, 0)])
+@pytest.mark.parametrize("size", [(5, 4), (2, 2), (1, 3), (3, 1), (4, 3, 2), (1, 3, 1)])
+def test_borders_are_torchs_own(size, ends):
+    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = image
+    for axis, (length, side) in enumerate(zip(size, [ends, (1, 1), (1, 1)], strict=False), start=2):
+        mode = "reflect" if length > 1 else "replicate"
+        turned = functional.pad(expected.movedim(axis, -1).flatten(1, -2), side, mode=mode)
+        expected = turned.unflatten(1, expected.movedim(axis, -1).shape[1:-1]).movedim(-1, axis)
+    assert torch.equal(bordered(image, ends), expected)
 
 
 @pytest.mark.parametrize("bins", [2, 4, 8, 9, 12])
