@@ -16,13 +16,13 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from core.bands import BandNames
-from core.errors import GeometryError, UnsupportedError
+from core.errors import DataError, GeometryError, UnsupportedError
 from core.preprocess import Window
 from datasets.image import Flag, LazyImage, Source
 from datasets.readers import geotiff
+from datasets.readers._scene_metadata import SceneMetadata, scene_metadata
 from datasets.readers._typed import on_behalf_of, typed
 from datasets.readers.base import Reader
-from datasets.times import as_time
 
 _FILE = re.compile(
     r"(?P<scene>.+?)[_.](?P<band>(?:S[RT]_)?B(?P<number>\d{1,2})(?P<letter>A?)(?:_VCID_[12])?)(?:_\d\dm)?\.(?:tiff?|jp2)",
@@ -30,7 +30,6 @@ _FILE = re.compile(
 )
 T = TypeVar("T")
 
-_MTL = 1 << 20  # characters of a scene's metadata that are read; it has some 10,000
 _MOST = 4096  # names in a folder that are looked at; a scene has a few dozen files
 
 _TM = {1: "blue", 2: "green", 3: "red", 4: "nir", 5: "swir_1", 6: "thermal", 7: "swir_2", 8: "pan"}
@@ -69,6 +68,8 @@ class BandFiles(Reader):
             sensor that the product's name tells.
         resolution_m: pixel size of the bands to read; 0 = that of most bands, of two equally many the finer.
         nodata: the value that means "not measured" in every band, where the files are silent or wrong.
+        scale: `metadata`: where Landsat's `_MTL.txt` or Sentinel-2's `MTD_MSI*.xml` lies beside the bands, they are reflectance
+            and kelvin as it says; `none`: counts, or what the files' own scales make of them.
         level: resolution to read within each file, as in GeoTiff.
         sparse: blocks that were never written, as in GeoTiff.
         jp2: also read JPEG 2000, as Sentinel-2 is delivered.
@@ -78,6 +79,7 @@ class BandFiles(Reader):
     names: Literal["number", "common"] = "number"
     resolution_m: float = 0.0
     nodata: tuple[float, ...] = ()
+    scale: Literal["metadata", "none"] = "metadata"
     level: int = 0
     sparse: Literal["refuse", "invalid", "fill"] = "refuse"
     jp2: bool = False
@@ -95,7 +97,8 @@ class BandFiles(Reader):
         Raises:
             GeometryError: bands of one resolution lie on different grids, or in different CRS.
             UnsupportedError: a file holds several bands or another type, or no band has the resolution asked for.
-            DataError: a file cannot be opened (see GeoTiff); the message names it.
+            DataError: a file cannot be opened (see GeoTiff), or states another scale than the scene's metadata, or that
+                states none that can be; the message names it.
         """
         reader = geotiff.GeoTiff(nodata=self.nodata, level=self.level, sparse=self.sparse, jp2=self.jp2)
         files = _band_files(path)
@@ -107,7 +110,9 @@ class BandFiles(Reader):
             _agree(first, images[position])
         chosen = [images[position] for position in kept]
         names = self._named(path, [files[position] for position in kept])
-        flags = list(_merged(chosen))
+        bands = tuple(files[position].band for position in kept)
+        said = scene_metadata(path, bands if self.scale == "metadata" else ())
+        flags = [*_merged(chosen), *_counts(bands, said)]
         if left_out:
             text = ", ".join(f"{files[i].band} ({images[i].spacing.values[0]:g} m)" for i in left_out)
             flags.append(
@@ -126,13 +131,13 @@ class BandFiles(Reader):
             georeference=first.georeference,
             chunks=tuple(max(sides) for sides in zip(*(image.chunks for image in chosen), strict=True)),
             source=BandsSource(tuple(image.source for image in chosen), first.dtype),
-            nodata=_each(image.nodata[0] if image.nodata else None for image in chosen),
-            scaling=_scaling(chosen),
+            nodata=_each(image.nodata[0] if image.nodata else said.nodata for image in chosen),
+            scaling=_scaling(chosen, bands, said),
             units=_each(image.units[0] if image.units else None for image in chosen),
             levels=first.levels,
             level=self.level,
             flags=tuple(flags),
-            time=_acquired(path),
+            time=said.time,
         )
 
     def _one_resolution(self, path: Path, images: list[LazyImage]) -> tuple[list[int], list[int]]:
@@ -200,21 +205,6 @@ def _band_files(folder: Path) -> list[_BandFile]:
     return sorted(found, key=lambda file: (file.number, file.letter, file.band, file.path))
 
 
-def _acquired(folder: Path) -> str | None:
-    """When a Landsat scene was taken, as its `_MTL.txt` says; None without one, or where it is of another form."""
-    listed = list(folder.glob("*_MTL.txt"))
-    if len(listed) != 1:
-        return None
-    with listed[0].open(encoding="utf-8", errors="replace") as file:
-        said = dict(
-            re.findall(r'^\s*(DATE_ACQUIRED|SCENE_CENTER_TIME)\s*=\s*"?([^"\s]+)"?', file.read(_MTL), re.MULTILINE)
-        )
-    try:  # a day without a time of day is what it is; a time of day alone is no time
-        return as_time("T".join(said[name] for name in ("DATE_ACQUIRED", "SCENE_CENTER_TIME") if name in said))
-    except ValueError:
-        return None
-
-
 def _single(image: LazyImage) -> LazyImage:
     if image.shape[0] != 1:
         raise UnsupportedError(
@@ -279,6 +269,28 @@ def _each(values: Iterable[T | None]) -> tuple[T | None, ...] | None:
     return listed if any(value is not None for value in listed) else None
 
 
-def _scaling(images: list[LazyImage]) -> tuple[tuple[float, float], ...] | None:
-    pairs = tuple(image.scaling[0] if image.scaling else (1.0, 0.0) for image in images)
-    return pairs if any(image.scaling for image in images) else None
+def _scaling(
+    images: list[LazyImage], bands: tuple[str, ...], said: SceneMetadata
+) -> tuple[tuple[float, float], ...] | None:
+    """What each file says, else the scene's metadata; both, and different, is an error, for one would be wrong in silence."""
+    pairs = []
+    for image, band in zip(images, bands, strict=True):
+        own, told = image.scaling[0] if image.scaling else None, said.scaling.get(band)
+        if own is not None and told is not None and not np.allclose(own, told, rtol=1e-6, atol=0):
+            raise DataError(
+                f"{image.path}: its own scale and offset are {own[0]:g} and {own[1]:g}, {said.path} says {told[0]:g} and "
+                f"{told[1]:g}; mend one of them, or believe the file with {typed('band_files.scale=none')}."
+            )
+        pairs.append(own or told)
+    return tuple(pair or (1.0, 0.0) for pair in pairs) if any(pairs) else None
+
+
+def _counts(bands: tuple[str, ...], said: SceneMetadata) -> list[Flag]:
+    """Say which bands stay counts beside others that do not."""
+    rest = [band for band in bands if band not in said.scaling]
+    if said.path is None or not said.scaling or not rest:
+        return []
+    text = (
+        f"{said.path.name} states no scale for {', '.join(rest)}, which stay as they are beside reflectance and kelvin."
+    )
+    return [Flag("unscaled_bands", text)]

@@ -228,3 +228,134 @@ def test_options_reach_every_file(tmp_path: Path) -> None:
     assert image.nodata == (16000.0, 16000.0)
     assert image.read_valid()[1].sum(axis=(1, 2)).tolist() == [80, 80]
     assert codes(open_image(tmp_path)) == set()
+
+
+MTL = """GROUP = LANDSAT_METADATA_FILE
+  GROUP = PRODUCT_CONTENTS
+    PROCESSING_LEVEL = "{level}"
+  END_GROUP = PRODUCT_CONTENTS
+  GROUP = IMAGE_ATTRIBUTES
+    DATE_ACQUIRED = 2020-04-15
+    SUN_ELEVATION = {sun}
+  END_GROUP = IMAGE_ATTRIBUTES
+{surface}  GROUP = LEVEL1_RADIOMETRIC_RESCALING
+    RADIANCE_MULT_BAND_4 = 1.2E-02
+    RADIANCE_ADD_BAND_4 = -60.1
+    RADIANCE_MULT_BAND_10 = 3.3420E-04
+    REFLECTANCE_MULT_BAND_4 = 2.0000E-05
+    REFLECTANCE_MULT_BAND_5 = 2.0000E-05
+    REFLECTANCE_ADD_BAND_4 = -0.100000
+    REFLECTANCE_ADD_BAND_5 = -0.150000
+  END_GROUP = LEVEL1_RADIOMETRIC_RESCALING
+END_GROUP = LANDSAT_METADATA_FILE
+END
+"""
+SURFACE = """  GROUP = LEVEL2_SURFACE_REFLECTANCE_PARAMETERS
+    REFLECTANCE_MULT_BAND_4 = 2.75e-05
+    REFLECTANCE_ADD_BAND_4 = -0.2
+  END_GROUP = LEVEL2_SURFACE_REFLECTANCE_PARAMETERS
+  GROUP = LEVEL2_SURFACE_TEMPERATURE_PARAMETERS
+    TEMPERATURE_MULT_BAND_ST_B10 = 0.00341802
+    TEMPERATURE_ADD_BAND_ST_B10 = 149.0
+  END_GROUP = LEVEL2_SURFACE_TEMPERATURE_PARAMETERS
+"""
+
+
+def landsat(folder: Path, bands: tuple[str, ...], **said: Any) -> Path:
+    for n, band in enumerate(bands):
+        write(folder / f"{LANDSAT_8}_{band}.TIF", noise(9, 9, seed=n))
+    facts = {"level": "L1TP", "sun": 30.0, "surface": "", **said}
+    (folder / f"{LANDSAT_8}_MTL.txt").write_text(MTL.format(**facts))
+    return folder
+
+
+def test_landsats_counts_are_reflectance_as_its_metadata_says(tmp_path: Path) -> None:
+    image = open_image(landsat(tmp_path, ("B4", "B5", "B10")))
+    assert image.scaling == (pytest.approx((4e-5, -0.2)), pytest.approx((4e-5, -0.3)), (1.0, 0.0))  # sin 30 deg = 1 / 2
+    assert [flag.text for flag in image.flags if flag.code == "unscaled_bands"] == [
+        f"{LANDSAT_8}_MTL.txt states no scale for B10, which stay as they are beside reflectance and kelvin."
+    ]
+    counts = open_image(tmp_path, *configured(["band_files.scale=none"]))
+    assert (counts.scaling, counts.time) == (None, "2020-04-15")
+    assert "unscaled_bands" not in codes(counts)
+    assert np.array_equal(counts.read(), image.read())  # scales are facts: voxels stay as they are stored
+
+
+def test_surface_reflectance_and_temperature_have_scales_of_their_own(tmp_path: Path) -> None:
+    image = open_image(landsat(tmp_path, ("SR_B4", "ST_B10"), level="L2SP", surface=SURFACE))
+    assert image.scaling == ((2.75e-5, -0.2), (0.00341802, 149.0))
+    assert "unscaled_bands" not in codes(image)
+
+
+def test_at_night_counts_stay_counts(tmp_path: Path) -> None:
+    assert open_image(landsat(tmp_path, ("B4", "B5"), sun=-12.5)).scaling is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "BAND_4 = 2.0000E-05",
+            "BAND_4 = 0",
+            r"MTL\.txt: expected a positive number for REFLECTANCE_MULT_BAND_4, got '0'",
+        ),
+        ("BAND_4 = -0.1", "BAND_4 = nan", r"expected a number for REFLECTANCE_ADD_BAND_4, got 'nan00000'"),
+        ("SUN_ELEVATION = 30.0", "SUN_ELEVATION = high", r"expected a number for SUN_ELEVATION, got 'high'; mend it"),
+    ],
+)
+def test_a_scale_that_is_none_is_refused(before: str, after: str, message: str, tmp_path: Path) -> None:
+    path = landsat(tmp_path, ("B4", "B5")) / f"{LANDSAT_8}_MTL.txt"
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(DataError, match=message):
+        open_image(tmp_path)
+    assert open_image(tmp_path, BandFiles(scale="none")).scaling is None
+
+
+def test_a_file_and_the_metadata_must_say_the_same(tmp_path: Path) -> None:
+    landsat(tmp_path, ("SR_B4", "ST_B10"), level="L2SP", surface=SURFACE)
+    write(tmp_path / f"{LANDSAT_8}_SR_B4.TIF", noise(9, 9), scales=(0.0001,))
+    with pytest.raises(
+        DataError, match=r"SR_B4\.TIF: its own scale and offset are 0\.0001 and 0, .*MTL\.txt says 2\.75e-05"
+    ):
+        open_image(tmp_path)
+    believed = open_image(tmp_path, BandFiles(scale="none"))
+    assert believed.scaling == ((0.0001, 0.0), (1.0, 0.0))
+
+
+MTD = """<n1:Level-{level}_User_Product>
+  <PRODUCT_START_TIME>2022-04-15T16:38:39.024Z</PRODUCT_START_TIME>
+  <Special_Values><SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values>
+  <Special_Values><SPECIAL_VALUE_TEXT>SATURATED</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>65535</SPECIAL_VALUE_INDEX></Special_Values>
+  {numbers}
+</n1:Level-{level}_User_Product>
+"""
+NUMBERS = {
+    "1C": '<QUANTIFICATION_VALUE unit="none">10000</QUANTIFICATION_VALUE><Radiometric_Offset_List>'
+    + "".join(f'<RADIO_ADD_OFFSET band_id="{n}">{-1000 - n}</RADIO_ADD_OFFSET>' for n in range(13))
+    + "</Radiometric_Offset_List>",
+    "2A": '<BOA_QUANTIFICATION_VALUE unit="none">10000</BOA_QUANTIFICATION_VALUE><AOT_QUANTIFICATION_VALUE unit="none">1000.0'
+    "</AOT_QUANTIFICATION_VALUE><BOA_ADD_OFFSET_VALUES_LIST>"
+    + "".join(f'<BOA_ADD_OFFSET band_id="{n}">{-1000 - n}</BOA_ADD_OFFSET>' for n in range(13))
+    + "</BOA_ADD_OFFSET_VALUES_LIST>",
+}
+
+
+@pytest.mark.parametrize("level", ["1C", "2A"])
+@pytest.mark.parametrize("offsets", [True, False])
+def test_sentinels_counts_are_reflectance_as_its_metadata_says(level: str, offsets: bool, tmp_path: Path) -> None:
+    """Since processing baseline 04.00 an offset is added to the counts of a band, by its number among all 13."""
+    product = tmp_path / f"S2B_MSIL{level}_20220415T163839_N0400_R126_T15PXT_20220415T195024.SAFE"
+    inner = product / "GRANULE" / "L_T15PXT_A026664_20220415T164555" / "IMG_DATA" / "R20m"
+    for n, band in enumerate(("B02", "B8A", "B12")):
+        write(inner / f"T15PXT_20220415T163839_{band}_20m.tif", noise(9, 9, seed=n), step=20.0)
+    numbers = NUMBERS[level] if offsets else NUMBERS[level].replace("ADD_OFFSET ", "NO_OFFSET ")
+    (product / f"MTD_MSIL{level}.xml").write_text(MTD.format(level=level, numbers=numbers))
+    expected = [(1e-4, -(0.1 + n / 10000) if offsets else 0.0) for n in (1, 8, 12)]
+    for folder in (product, inner):
+        image = open_image(folder)
+        assert image.bands == ("B02", "B8A", "B12")
+        assert image.scaling == tuple(pytest.approx(pair) for pair in expected)
+        assert image.nodata == (0.0, 0.0, 0.0)
+        assert image.time == "2022-04-15T16:38:39.024000Z"
+    assert open_image(product, BandFiles(nodata=(7.0,))).nodata == (7.0, 7.0, 7.0)
+    assert open_image(product, BandFiles(scale="none")).scaling is None
