@@ -82,7 +82,7 @@ class Verb(Generic[T]):
 
 def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a verb as a program: errors that are the user's to mend become one sentence and exit code 2."""
-    from core.engine.stop import EXIT_CODE, Preempted, leave
+    from core.engine.stop import INTERRUPTED, Preempted, leave
 
     try:
         execute(verb, sys.argv[1:] if argv is None else list(argv))
@@ -93,11 +93,11 @@ def main(verb: Verb[Any], argv: Sequence[str] | None = None) -> NoReturn:
     except Preempted as stopped:
         if _is_main():
             print(f"{stopped}. Continue with:\n  {_resume_command(stopped.path)}", file=sys.stderr)
-        leave(EXIT_CODE)
+        leave(stopped.code)
     except KeyboardInterrupt as interrupted:
         if _is_main():
             print(f"interrupted.{_goes_on(verb, interrupted)}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -104,7 +104,8 @@ def fit(
         groups: parameter groups, when not `decay_groups`.
 
     Raises:
-        Preempted: SIGTERM or SIGUSR1 came; everything is saved.
+        Preempted: SIGTERM, SIGUSR1 or SIGINT (Ctrl-C) came; everything is saved.
+        KeyboardInterrupt: Ctrl-C came twice.
         NumericsError: loss or gradient stopped being finite.
         CheckpointError: no checkpoint verifies, or it does not fit the recipe.
         RunFolderError: the disk is full.
@@ -157,13 +158,13 @@ def _train(session: _Session, batches: Batches, held_out: HeldOut | None, signal
                 batch = next(source, None)
             except Exception:
                 if signals.received and session.world.size == 1:  # the signal ended the loader's processes as well
-                    _leave(session)
+                    _leave(session, signals)
                 raise
             if batch is None:
                 raise DataError(f"expected batches for {config.steps} steps, but the loader ended after {state.step}.")
             asked = _advance(session, batch, began, stop=signals.received)
             if asked and state.step < config.steps:
-                _leave(session)
+                _leave(session, signals)
             _validate_if_due(session, held_out)
             if state.step % config.how.save_every == 0 or state.step == config.steps:
                 _save(session)
@@ -173,10 +174,10 @@ def _train(session: _Session, batches: Batches, held_out: HeldOut | None, signal
             close()
 
 
-def _leave(session: _Session) -> NoReturn:
+def _leave(session: _Session, signals: Signals) -> NoReturn:
     _save(session)
     session.log.event("stop", step=session.state.step)
-    raise Preempted(session.run.path, session.state.step)
+    raise Preempted(session.run.path, session.state.step, signals.code)
 
 
 def _advance(session: _Session, batch: Batch, began: float, *, stop: bool) -> bool:

@@ -8,16 +8,18 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from core.batch import Batch
+from core.engine import stop
 from core.engine.config import How, Optim
 from core.engine.distributed import World
 from core.engine.loop import build, fit
 from core.engine.run_folder import open_run
-from core.engine.stop import EXIT_CODE, Preempted
+from core.engine.stop import Preempted
 from core.errors import CheckpointError, ConfigError, DataError, NumericsError
 from tests.core.engine.same import assert_same_run, read, training
 from tests.core.engine.stub import ALONE, Loader, StubRecipeSpec, pretrain, train
@@ -158,24 +160,46 @@ def test_how_may_change_on_resume_and_is_recorded(tmp_path: Path) -> None:
     assert {p.name for p in out.glob("step_*")} == {"step_000005", "step_000006"}
 
 
-def test_asked_to_stop_it_saves_and_leaves_with_75_and_goes_on_exactly(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_and_leaves_and_goes_on_exactly(
+    whole: Path, tmp_path: Path, number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     loader = Loader()
     config = pretrain()
 
     def batches(start: int, stop: int) -> Iterator[Batch]:
         for at, batch in enumerate(loader.batches(start, stop), start):
             if at == 2:
-                os.kill(os.getpid(), signal.SIGUSR1)  # arrives during step 3, where a validation is due
+                os.kill(os.getpid(), number)  # arrives during step 3, where a validation is due
             yield batch
 
-    before = signal.getsignal(signal.SIGUSR1)
+    before = signal.getsignal(number)
     with pytest.raises(Preempted) as caught, open_run(tmp_path / "run", config, world=ALONE) as run:
         fit(build(config.recipe, 0), config, run, batches=batches, world=ALONE, held_out=loader.held_out)
-    assert caught.value.code == EXIT_CODE == 75
+    assert caught.value.code == code
     assert caught.value.step == 3
-    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.getsignal(number) is before
+    assert ("Ctrl-C again stops at once" in capfd.readouterr().err) == (number == signal.SIGINT)
     assert (tmp_path / "run/last").read_text() == "step_000003\n"
     assert_same_run(whole, train(tmp_path / "run", pretrain(), resume=True), step=6)
+
+
+def test_a_second_interrupt_ends_at_once_unless_it_is_the_first_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, config, apart = Loader(), pretrain(), iter((0.0, 0.5, 2.0))
+    monkeypatch.setattr(stop, "time", SimpleNamespace(monotonic=lambda: next(apart)))
+
+    def batches(start: int, last: int) -> Iterator[Batch]:
+        for at, batch in enumerate(loader.batches(start, last), start):
+            for _ in range(3 if at == 4 else 0):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run", config, world=ALONE) as run:
+        fit(build(config.recipe, 0), config, run, batches=batches, world=ALONE)
+    assert list(apart) == []
+    assert (tmp_path / "run/last").read_text() == "step_000004\n"  # as `save_every` has it, and no later one
 
 
 def test_signal_that_ends_the_loader_too_loses_nothing(whole: Path, tmp_path: Path) -> None:
