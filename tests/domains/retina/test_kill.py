@@ -12,13 +12,14 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from tests.programs import Outcome, Program, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,37 +34,47 @@ SMALL = (
 CLOCK = ("time", "samples_per_s", "data_wait_s", "step_s")
 
 
-def _start(out: Path, samples: Path, workers: int, ranks: int, mark: str, *, resume: bool) -> subprocess.Popen[bytes]:
+class Job(NamedTuple):
+    """A run: its ranks, and the mark in the environment of what these start."""
+
+    ranks: list[Program]
+    mark: str
+
+    def signal(self, number: int) -> None:
+        """Signal the ranks, their loaders' workers and the server that these are forks of."""
+        wanted, found = f"HALFSEEN_MARK={self.mark}".encode(), []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:  # it has just ended
+                continue
+        for rank in self.ranks:
+            rank.send_signal(number)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def end(self, timeout_s: float = 400.0) -> list[Outcome]:
+        """Wait for all ranks."""
+        return [rank.outcome(timeout_s) for rank in self.ranks]
+
+
+def _start(warm: Server, out: Path, samples: Path, workers: int, ranks: int) -> Job:
+    """Start a run, or go on with it: one process per rank, as torchrun would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={port}"]
-    words = ["tiny", "--data", str(samples), "--out", str(out), *SMALL, f"--how.workers={workers}"]
-    command = [sys.executable, *(torchrun if ranks > 1 else []), "-m", "domains.retina.pretrain", *words]
-    environment = os.environ | {"HALFSEEN_MARK": mark, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with (out.parent / f"{out.name}.log").open("ab") as log:  # the child keeps its own handle
-        return subprocess.Popen([*command, *(["--resume"] if resume else [])], env=environment, stdout=log, stderr=log)
-
-
-def _marked(mark: str) -> list[int]:
-    """Every process that carries the mark: ranks, loader workers, their fork server, the launcher."""
-    wanted, found = f"HALFSEEN_MARK={mark}".encode(), []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:  # it has just ended
-            continue
-    return found
-
-
-def _kill_all(mark: str) -> int:
-    """SIGKILL all of them, and say how many there were."""
-    pids = _marked(mark)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(pids)
+        port = str(free.getsockname()[1])
+    words = ["tiny", "--data", samples, "--out", out, *SMALL, f"--how.workers={workers}", "--how.device=cpu"]
+    words += ["--resume"] if (out / "config.yaml").exists() else []
+    mark, started = uuid.uuid4().hex, []
+    for rank in range(ranks):
+        own = {"HALFSEEN_MARK": mark}
+        if ranks > 1:
+            own |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            own |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        started.append(warm.start("domains.retina.pretrain", *words, environment=own))
+    return Job(started, mark)
 
 
 def _outcome(run: Path) -> dict[str, object]:
@@ -80,39 +91,37 @@ def _outcome(run: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def references(samples, tmp_path_factory):
+def references(warm, samples, tmp_path_factory):
     """The uninterrupted run of each number of ranks, its outcome and how long it took."""
     found = {}
     for ranks in (1, 2):
         out = tmp_path_factory.mktemp("reference") / f"ranks{ranks}"
         began = time.monotonic()
-        assert _start(out, samples, 0, ranks, uuid.uuid4().hex, resume=False).wait(timeout=400) == 0
+        ended = _start(warm, out, samples, 0, ranks).end()
+        assert [rank.code for rank in ended] == [0] * ranks, ended
         found[ranks] = (_outcome(out), time.monotonic() - began)
     return found
 
 
 @pytest.mark.parametrize(("workers", "ranks"), CASES)
-def test_killed_and_continued_equals_uninterrupted(samples, references, tmp_path, workers, ranks):
+def test_killed_and_continued_equals_uninterrupted(warm, samples, references, tmp_path, workers, ranks):
     expected, seconds = references[ranks]
     draw = random.Random(f"{workers} {ranks}")
     out, kills, survived = tmp_path / "run", 0, 0
     share = KILLS // len(CASES) + (CASES.index((workers, ranks)) < KILLS % len(CASES))
     while kills < share:
-        mark = uuid.uuid4().hex
-        process = _start(out, samples, workers, ranks, mark, resume=(out / "config.yaml").exists())
-        try:
-            code = process.wait(timeout=draw.uniform(0.35 * seconds, seconds))
-        except subprocess.TimeoutExpired:
-            assert _kill_all(mark) >= 1
-            process.wait(timeout=60)
+        job = _start(warm, out, samples, workers, ranks)
+        time.sleep(draw.uniform(0.35 * seconds, seconds))
+        job.signal(signal.SIGKILL)
+        ended = job.end(60)
+        if any(rank.code == -signal.SIGKILL for rank in ended):
             kills += 1
             continue
-        assert code == 0, (tmp_path / "run.log").read_text()[-3000:]
+        assert [rank.code for rank in ended] == [0] * ranks, ended
         assert _outcome(out) == expected  # it finished before its kill: compare, and start over
-        out, survived = tmp_path / f"run{kills}", survived + 1
-    mark = uuid.uuid4().hex
-    final = _start(out, samples, workers, ranks, mark, resume=(out / "config.yaml").exists())
-    assert final.wait(timeout=400) == 0, (out.parent / f"{out.name}.log").read_text()[-3000:]
+        out, survived = tmp_path / f"run{survived}", survived + 1
+    ended = _start(warm, out, samples, workers, ranks).end()
+    assert [rank.code for rank in ended] == [0] * ranks, ended
     got = _outcome(out)
     assert got["samples"] == expected["samples"]
     assert got["metrics"] == expected["metrics"]
@@ -121,20 +130,20 @@ def test_killed_and_continued_equals_uninterrupted(samples, references, tmp_path
     print(f"workers {workers}, ranks {ranks}: {kills} kills, then equal in every bit")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_the_whole_group_saves_and_leaves_with_75(samples, references, tmp_path, number):
-    """A scheduler signals loader workers too; they leave that to the process that trains."""
-    out, mark = tmp_path / "run", uuid.uuid4().hex
-    process = _start(out, samples, 2, 1, mark, resume=False)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_group_saves_and_leaves(warm, samples, references, tmp_path, number, code):
+    """A scheduler, or a terminal, signals loader workers too; they leave that to the process that trains."""
+    out = tmp_path / "run"
+    job = _start(warm, out, samples, 2, 1)
     deadline = time.monotonic() + 120
     while not (out / "samples.jsonl").exists() or (out / "samples.jsonl").read_bytes().count(b"\n") < 6:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    for pid in _marked(mark):
-        os.kill(pid, number)
-    assert process.wait(timeout=60) == 75
-    assert "--resume" in (tmp_path / "run.log").read_text()
-    assert _start(out, samples, 2, 1, mark, resume=True).wait(timeout=200) == 0
+    job.signal(number)
+    (ended,) = job.end(60)
+    assert (ended.code, "--resume" in ended.err) == (code, True), ended
+    (ended,) = _start(warm, out, samples, 2, 1).end()
+    assert ended.code == 0, ended
     assert _outcome(out) == references[1][0]
 
 
