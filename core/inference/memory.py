@@ -19,6 +19,7 @@ from core.inference.scene import Scene, batch_of
 from core.inference.windows import Windows
 
 WAITING = 2  # batches of predictions that may wait for the blending thread
+_RESIZING = 3 * 4 + 2  # bytes per value while a window is resized: float32 values, weighted, joined; and what is data
 
 
 def memory_bytes(
@@ -34,12 +35,16 @@ def memory_bytes(
         batch_size: windows per batch.
         readers: threads that read.
     """
-    voxels = batch_size * math.prod(windows.window) * bands
+    window, voxels = math.prod(windows.window) * bands, batch_size * math.prod(windows.shown) * bands
+    resized = 0 if windows.seen is None else readers * window * (2 * (itemsize + 1) + _RESIZING)
     given = math.prod(windows.values)
     strip = windows.values[0] * math.prod(windows.padded_result[1:])
     return {
-        # `readers + 1` batches ahead and the one at work, raw values and valid; and a window on its way into each
-        "windows read ahead": (readers + 2) * voxels * (itemsize + 1) + readers * voxels // batch_size * (itemsize + 1),
+        # `readers + 1` batches ahead and the one at work, raw values (float32 where they are resized) and valid; and a
+        # window on its way into each, with what it takes to resize it
+        "windows read ahead": (readers + 2) * voxels * ((4 if windows.seen else itemsize) + 1)
+        + readers * window * (itemsize + 1)
+        + resized,
         # waiting, at work, and just predicted; a window's difference and product while it is blended
         "predictions that wait": (WAITING + 2) * batch_size * given * (4 * values + 1) + 2 * given * 4 * (values + 2),
         # mean, weight and valid of one row of windows
@@ -70,7 +75,7 @@ def network_bytes(
         offset=np.zeros(count),
         scale=np.ones(count),
     )
-    shape = (batch_size, count, *windows.window)
+    shape = (batch_size, count, *windows.shown)
     batch = batch_of(
         scene, np.zeros(shape, np.float32), np.ones(shape, bool), [(0,) * len(windows.window)] * batch_size
     )

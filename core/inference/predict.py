@@ -41,7 +41,7 @@ def predict_windows(
     windows say the same, the result is that number to the bit. Windows without a measured voxel are not predicted.
 
     Args:
-        function: (B, C, *window) as a `Batch` -> (B, K, *windows.values).
+        function: (B, C, *windows.shown) as a `Batch` -> (B, K, *windows.values).
         scene: what is read.
         windows: how it is covered.
         write: takes finished parts.
@@ -50,7 +50,8 @@ def predict_windows(
         device: where the function computes; none = the processor.
         readers: threads that read.
         measured: which voxels count as data: those measured in `all` bands, or in `any`. A cell of several voxels is valid
-            when at least half of its voxels are, or of the image's where it is smaller than a cell.
+            when at least half of its voxels are, or of the image's where it is smaller than a cell, or of its content where
+            that is known.
         progress: told how many windows are done, and of how many.
 
     Raises:
@@ -60,6 +61,11 @@ def predict_windows(
     """
     if batch_size < 1 or readers < 1 or values < 1:
         raise ShapeError(f"expected batch_size, readers and values from 1, got {batch_size}, {readers} and {values}.")
+    if windows.seen is not None and (scene.placed or scene.spacing.unit != "px"):
+        raise ShapeError(
+            f"expected windows as they are, got ones of {windows.window} that are seen as {windows.seen} of a scene in "
+            f"{scene.spacing.unit}: sizes and places would no longer be true."
+        )
     blend = Blend(windows, values, write)
     every = iter(windows)
     groups = iter(lambda: tuple(itertools.islice(every, batch_size)), ())

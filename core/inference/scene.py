@@ -13,7 +13,7 @@ from core.bands import BandNames
 from core.batch import Batch
 from core.geometry import Spacing
 from core.inference.windows import Windows
-from core.preprocess import Window
+from core.preprocess import Window, content_box, fit
 
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 """A window inside the image -> its raw values (C, *window), and what of them is measured, bool of the same shape."""
@@ -60,27 +60,46 @@ class Group:
 
 def read_group(scene: Scene, windows: Windows, starts: tuple[tuple[int, ...], ...], measured: str) -> Group:
     """Read windows into one batch; those without data are left out of it."""
-    shape = (len(starts), len(scene.bands), *windows.window)
-    dtype = scene.dtype if scene.dtype.str[1:] in _TRAVEL else np.dtype(np.float32)
-    images, valids = np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=bool)
+    shape = (len(starts), len(scene.bands), *windows.shown)
+    travels = windows.seen is None and scene.dtype.str[1:] in _TRAVEL
+    images, valids = np.zeros(shape, dtype=scene.dtype if travels else np.float32), np.zeros(shape, dtype=bool)
     cells = np.zeros((len(starts), *windows.values), dtype=bool)
+    joined = np.logical_and if measured == "all" else np.logical_or
     kept: list[int] = []
     for number, start in enumerate(starts):
         box = tuple(slice(a, min(n, a + w)) for a, n, w in zip(start, windows.size, windows.window, strict=True))
         part, place = _parts(box, windows)
         image, valid = (array[part] for array in scene.read(box))
         to = len(kept)
-        valids[to][place] = valid
-        found = valids[to].all(axis=0) if measured == "all" else valids[to].any(axis=0)
+        inside = valids[to] if windows.seen is None else np.zeros((len(scene.bands), *windows.window), dtype=bool)
+        inside[place] = valid
+        found: np.ndarray = joined.reduce(inside)
         cells[number] = from_the_image(_of_cells(found, windows), windows)
-        if cells[number].any():
+        if not cells[number].any():
+            valids[to] = False
+        elif windows.seen is None:
             np.copyto(images[to][place], image, where=valid, casting="unsafe")
             kept.append(number)
         else:
-            valids[to] = False
+            whole = np.zeros(inside.shape, dtype=image.dtype)
+            whole[place] = image
+            images[to], valids[to] = _resized(whole, inside, found, windows, measured)
+            kept.append(number)
     first = [tuple(a - b for a, b in zip(starts[number], windows.before, strict=True)) for number in kept]
     batch = batch_of(scene, images[: len(kept)], valids[: len(kept)], first)
     return Group(starts=starts, kept=tuple(kept), batch=batch, valid=cells)
+
+
+def _resized(
+    image: np.ndarray, valid: np.ndarray, found: np.ndarray, windows: Windows, measured: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize a window (C, *window), of which `found` (*window) counts as data, to what is seen of it."""
+    assert windows.seen is not None
+    box = content_box(found) if windows.single else tuple(slice(0, w) for w in windows.window)
+    if measured == "all":
+        return fit(image, found, windows.seen, box)
+    bands = [fit(band[None], data, windows.seen, box) for band, data in zip(image, valid, strict=True)]
+    return np.concatenate([band for band, _ in bands]), np.concatenate([data for _, data in bands])
 
 
 def _parts(box: Window, windows: Windows) -> tuple[Window, Window]:
@@ -102,13 +121,17 @@ def from_the_image(values: np.ndarray, windows: Windows) -> np.ndarray:
 
 
 def _of_cells(valid: np.ndarray, windows: Windows) -> np.ndarray:
-    """Bring (*window) bool to cells: valid where at least half of the voxels are, or of the image's where it has fewer."""
+    """Bring (*window) bool to cells: valid where at least half of the voxels are, or of the image's where it has fewer.
+
+    Of an image of one window and one value, whose content is known, at least half of that content.
+    """
     cell = windows.cell
     if max(cell) == 1:
         return valid
     split = [n for size, c in zip(valid.shape, cell, strict=True) for n in (size // c, c)]
     count: np.ndarray = valid.reshape(split).sum(axis=tuple(range(1, len(split), 2)))
-    return 2 * count >= math.prod(min(n, c) for n, c in zip(windows.size, cell, strict=True))
+    size = windows.size if windows.content is None else [part.stop - part.start for part in windows.content]
+    return 2 * count >= math.prod(min(n, c) for n, c in zip(size, cell, strict=True))
 
 
 def batch_of(scene: Scene, image: np.ndarray, valid: np.ndarray, starts: list[tuple[int, ...]]) -> Batch | None:

@@ -26,6 +26,9 @@ class Windows:
             whole result, for every window that reaches into them is predicted.
         content: the part of an image of one window that lies in its middle; none = all of the image. Only where one value
             stands for a whole window.
+        seen: voxels to which each window of a 2D image is resized before the network sees it, as whole images are
+            (`core.preprocess.fit`): an image of one window by its content, the windows of a larger one all alike. None = it
+            sees them as they are. Only where one value stands for a whole window.
     """
 
     size: tuple[int, ...]
@@ -34,6 +37,7 @@ class Windows:
     cell: tuple[int, ...]
     rows: tuple[int, int] | None = None
     content: Window | None = None
+    seen: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if len({len(self.size), len(self.window), len(self.overlap), len(self.cell)}) != 1 or len(self.size) < 2:
@@ -49,12 +53,27 @@ class Windows:
             )
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1] <= self.result[0]:
             raise ShapeError(f"expected rows inside the {self.result[0]} of the result, got {self.rows}.")
-        single = self.cell == self.window and all(n <= w for n, w in zip(self.size, self.window, strict=True))
-        if self.content is not None and not single:
+        if self.content is not None and not (self.single and self.cell == self.window):
             raise ShapeError(
                 f"expected no content of an image of {self.size} in windows of {self.window} with cells of {self.cell}: "
                 "only what is one window and one value is placed by it."
             )
+        resizable = self.cell == self.window and len(self.size) == 2
+        if self.seen is not None and not (resizable and len(self.seen) == 2 and min(self.seen) > 0):
+            raise ShapeError(
+                f"expected windows of {self.window} that are resized to two lengths above 0 and have one value each, got "
+                f"{self.seen} and cells of {self.cell}: only what is seen as a whole may be resized."
+            )
+
+    @property
+    def single(self) -> bool:
+        """Whether the image is no larger than one window."""
+        return all(n <= w for n, w in zip(self.size, self.window, strict=True))
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Voxels of a window as the network sees it."""
+        return self.window if self.seen is None else self.seen
 
     @cached_property
     def starts(self) -> tuple[tuple[int, ...], ...]:

@@ -22,11 +22,15 @@ def content_box(valid: np.ndarray) -> Window:
     return tuple(box)
 
 
-def fit(image: np.ndarray, valid: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def fit(
+    image: np.ndarray, valid: np.ndarray, size: tuple[int, ...], box: Window | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Bring a whole image (C, *S) with `valid` (*S) to `size`; (C, *size) float32 raw values and (C, *size) bool.
 
-    2D: the content box is resized with antialiasing until it fits, keeping its aspect, and centred; the rest is
-    padding. 3D: the window of `size` at the centre of the content box, at native spacing (a volume's voxels have a
+    `box` is what of it is brought there; none = its content box.
+
+    2D: the box is resized with antialiasing until it fits, keeping its aspect, and centred; the rest is
+    padding. 3D: the window of `size` at the centre of the box, at native spacing (a volume's voxels have a
     physical size, and positions are in mm), padded where the volume is smaller. Padding is 0 and not valid.
 
     Raises:
@@ -36,7 +40,7 @@ def fit(image: np.ndarray, valid: np.ndarray, size: tuple[int, ...]) -> tuple[np
         raise ShapeError(
             f"expected image (C, *S) and valid (*S) of the rank of {size}, got {image.shape}, {valid.shape}."
         )
-    box = content_box(valid)
+    box = content_box(valid) if box is None else box
     lengths = [part.stop - part.start for part in box]
     if valid.ndim == 2:
         inner = resized(lengths, size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from core.contract import Input
 from core.errors import ConfigError, DataError
 from core.geometry import Spacing
 from core.inference import Scene, Windows, Write, memory_bytes, network_bytes, predict_windows
-from core.preprocess import Window, content_box, everywhere, finite, resample, resized
+from core.preprocess import content_box, everywhere, is_native
 from datasets import LazyImage
 from domains.satellite.scenes import Found, Reading
 from domains.verbs.collection import say
@@ -44,28 +45,59 @@ class Job:
         return self.found.image
 
 
-def covered(reading: Reading, image: LazyImage, entry: Input, cell: int | tuple[int, ...]) -> Windows:
-    """Lay windows over a scene; `cell` is how many pixels one value of the result stands for.
+def covered(
+    reading: Reading,
+    image: LazyImage,
+    entry: Input,
+    cell: int | tuple[int, ...] | None,
+    *,
+    seen: tuple[int, ...] | None = None,
+) -> Windows:
+    """Lay windows over a scene.
 
-    A scene that is no larger than the window of one value is a whole image, and lies in it as `datasets` fits those: its
-    content, that is what is measured in some band of the file, is in the middle (and see `filling`).
+    Where one value stands for a whole window, each is looked at as `datasets` looks at a whole image: of pixels that have a
+    size as it is, of others resized to what the network sees. A scene of one such window is a whole image itself: what is
+    measured of it is in the middle, and fills the window where it may be resized.
+
+    Args:
+        reading: how scenes are read.
+        image: the scene.
+        entry: the input that reads it.
+        cell: pixels per value of the result; None = one value for a whole window.
+        seen: pixels to which windows are resized, where they may be; none = as many as they have.
 
     Raises:
         ConfigError: a window that the patch does not divide, or an overlap that does not fit.
-        DataError: such a small scene is damaged.
+        DataError: a scene of one window is damaged.
     """
-    cells = cell if isinstance(cell, tuple) else (cell, cell)
+    resizes = cell is None and not is_native(entry)
     window = _pair("window", reading.window, entry.size)
-    if any(w < 1 or w % p for w, p in zip(window, entry.patch, strict=True)):
+    seen = (seen or window) if resizes else window
+    if any(w < 1 for w in window) or any(n % p for n, p in zip(seen, entry.patch, strict=True)):
         raise ConfigError(f"option 'window': expected multiples of the patch {entry.patch}, got {window}.")
+    cells = window if cell is None else cell if isinstance(cell, tuple) else (cell, cell)
     usual = tuple(w // 4 // c * c for w, c in zip(window, cells, strict=True))
     overlap = _pair("overlap", reading.overlap, usual)
     if any(not 0 <= o < w or o % c for o, w, c in zip(overlap, window, cells, strict=True)):
         raise ConfigError(f"option 'overlap': expected multiples of {cells} below the window {window}, got {overlap}.")
-    content = None
-    if cells == window and all(n <= w for n, w in zip(image.size, window, strict=True)):
-        content = content_box(everywhere(image.read_valid()[1]))
-    return Windows(size=image.size, window=window, overlap=overlap, cell=cells, content=content)
+    windows = Windows(size=image.size, window=window, overlap=overlap, cell=cells)
+    if resizes and (windows.single or seen != window):
+        windows = replace(windows, seen=seen)
+    if cells == window and windows.single:
+        windows = replace(windows, content=content_box(_known(reading, image, entry)))
+    return windows
+
+
+def _known(reading: Reading, image: LazyImage, entry: Input) -> NDArray[np.bool_]:
+    """Say what is measured of a whole scene (Y X) as its training said it: in some band of the file where pixels have a size.
+
+    Where they have none, in all bands that are read, or in any if that is asked for.
+    """
+    if is_native(entry):
+        return everywhere(image.read_valid()[1])
+    _, valid = image.read_valid(bands=entry.bands)
+    known: NDArray[np.bool_] = np.logical_and.reduce(valid) if reading.measured == "all" else everywhere(valid)
+    return known
 
 
 def _pair(name: str, given: tuple[int, ...] | None, usual: tuple[int, ...]) -> tuple[int, int]:
@@ -83,7 +115,7 @@ class Network:
         module: its weights.
         ask: (B, C, *window) -> (B, K, *values).
         values: K.
-        known: bytes that it holds at work, by window.
+        known: bytes that it holds at work, by what it sees of a window.
     """
 
     module: nn.Module
@@ -93,8 +125,8 @@ class Network:
 
     def at_work(self, reading: Reading, windows: Windows, entry: Input) -> int:
         """Give the bytes that it holds while it looks at a batch; it is run on an empty one to see."""
-        if windows.window not in self.known:
-            self.known[windows.window] = network_bytes(
+        if windows.shown not in self.known:
+            self.known[windows.shown] = network_bytes(
                 arithmetic(reading, self.ask),
                 windows,
                 bands=entry.bands,
@@ -102,7 +134,7 @@ class Network:
                 batch_size=reading.batch_size,
                 device=reading.where(),
             )
-        return self.known[windows.window]
+        return self.known[windows.shown]
 
 
 def memory_text(windows: Windows, entry: Input, image: LazyImage, reading: Reading, network: Network) -> str:
@@ -122,9 +154,10 @@ def memory_text(windows: Windows, entry: Input, image: LazyImage, reading: Readi
     if not image.windowed:
         size = math.prod(image.shape) * (image.dtype.itemsize + 1)
         parts["the scene, a window of which costs as much as all of it"] = size
+    resized = "" if windows.seen is None else f", each resized to {' x '.join(map(str, windows.seen))},"
     lines = [
         f"{image.path.name}: {' x '.join(map(str, image.size))} pixels, {len(windows)} windows of "
-        f"{' x '.join(map(str, windows.window))} with an overlap of {' x '.join(map(str, windows.overlap))}",
+        f"{' x '.join(map(str, windows.window))}{resized} with an overlap of {' x '.join(map(str, windows.overlap))}",
         *(f"  {size / 1e6:10.1f} MB  {name}" for name, size in parts.items()),
         f"  {sum(parts.values()) / 1e6:10.1f} MB  at most, whatever the length of the scene; Python and its libraries come "
         "on top",
@@ -143,27 +176,6 @@ def arithmetic(reading: Reading, function: Callable[[Batch], Tensor]) -> Callabl
     return ask
 
 
-def filling(scene: Scene, windows: Windows) -> tuple[Scene, Windows]:
-    """Resize a scene of one window so that it fills that, where pixels have no size, as `datasets` fits whole images then.
-
-    Only so does a model give it the answer that its training gave it; scenes of several windows keep their pixels.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    voxels, valid = scene.read(tuple(slice(0, n) for n in windows.size))
-    data: np.ndarray = np.logical_and.reduce(valid & finite(voxels))
-    box = content_box(data)
-    y, x = resized([part.stop - part.start for part in box], windows.window)
-    image, known = resample(voxels[(slice(None), *box)], data[box], (y, x))
-
-    def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
-        part = image[(slice(None), *window)]
-        return part, np.broadcast_to(known[window], part.shape)
-
-    return replace(scene, read=read, dtype=image.dtype), replace(windows, size=(y, x), content=None)
-
-
 def go_over(
     reading: Reading,
     image: LazyImage,
@@ -180,14 +192,12 @@ def go_over(
         DataError: the scene is damaged.
         UnmeasuredError: nothing in it is measured.
     """
-    fills = windows.content is not None and scene.spacing.unit == "px"
-    shown, over = filling(scene, windows) if fills else (scene, windows)
     with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(image.path.name, total=len(windows))
         seen = predict_windows(
             arithmetic(reading, function),
-            shown,
-            over,
+            scene,
+            windows,
             write,
             values=values,
             batch_size=reading.batch_size,
@@ -216,10 +226,11 @@ def leave_out(unmeasured: Sequence[UnmeasuredError], scenes: int) -> None:
 
 def silent(reading: Reading, image: LazyImage, scene: Scene, windows: Windows) -> UnmeasuredError:
     """Say that a scene holds nothing to look at; of cells of several pixels, at least half of one must be measured."""
-    cell = windows.cell
+    cell, content = windows.cell, windows.content
+    size = image.size if content is None else [part.stop - part.start for part in content]
     what, smaller = "a pixel", ""
     if max(cell) > 1:
-        what = f"half of {' x '.join(str(min(n, c)) for n, c in zip(image.size, cell, strict=True))} pixels"
+        what = f"half of {' x '.join(str(min(n, c)) for n, c in zip(size, cell, strict=True))} pixels"
     if cell == windows.window:
         smaller = ", take smaller windows (--window)"
     return UnmeasuredError(

@@ -80,11 +80,12 @@ def jobs(config: Embed, encoder: Encoder) -> list[Job]:
     """
     made = []
     for found, entry in matched(open_scenes(config.reading), encoder.contract):
-        cell = covered(replace(config.reading, overlap=None), found.image, entry, 1).window
+        cell = None
         if config.product != "tiles":
             backbone = encoder.backbone
-            tokens = backbone.level_grid(backbone.num_levels, entry.grid(cell)).tokens
-            cell = tuple(w // t for w, t in zip(cell, tokens, strict=True))
+            window = covered(replace(config.reading, overlap=None), found.image, entry, 1).window
+            tokens = backbone.level_grid(backbone.num_levels, entry.grid(window)).tokens
+            cell = tuple(w // t for w, t in zip(window, tokens, strict=True))
         windows = covered(config.reading, found.image, entry, cell)
         look(found.image, entry)
         made.append(Job(found=found, entry=entry, windows=windows))

@@ -210,6 +210,8 @@ def write_page(
         name: f"{pair[0]} × {pair[1]} pixels"
         for name, pair in (("window", windows.window), ("overlap", windows.overlap), ("one value for", windows.cell))
     }
+    if windows.seen is not None:
+        covered |= {"resized to": f"{windows.seen[0]} × {windows.seen[1]} pixels"}
     covered |= {"precision": reading.precision, "device": str(reading.where()), "batch size": str(reading.batch_size)}
     versions = {
         name: value for name, value in environment().items() if name in ("halfseen", "commit", "python", "packages")

@@ -5,7 +5,9 @@
 The scene is read by overlapping windows, and the answers are blended where windows overlap. What is not measured in the scene
 is nodata in the map; of several scenes, one without anything measured is told and gets a map of nodata, and a single one is
 refused. A segmentation gives one class per pixel, with names and colours; --output=probabilities gives one band
-per class. A model of whole tiles gives one answer per window: a coarser map of the same place. A page shows scenes and maps,
+per class. A model of whole scenes gives one answer per window: a coarser map of the same place. Where pixels have no size in
+metres it has learnt whole scenes resized to what its encoder sees: a scene as large as those, or smaller, is resized alike
+and gets one answer, and a larger one gets one for each window of the size of those (--window). A page shows scenes and maps,
 and what area each class covers: NAME.report.html beside the map of a single scene, report.html beside those of several. The
 memory that a run takes is said before it starts; --plan says it and stops.
 """
@@ -25,10 +27,11 @@ from torch import Tensor
 from core.batch import Batch
 from core.cli import Options, Verb, main
 from core.config import to_dict
+from core.contract import Input
 from core.errors import ConfigError, DataError
 from core.heads.load import Model, load_model
 from core.inference import Scene, Windows, predict_windows
-from core.preprocess import Window
+from core.preprocess import Window, is_native
 from core.report.maps import PICTURED, Sheet
 from datasets import LazyImage
 from datasets.writers import writing
@@ -98,20 +101,41 @@ def jobs(config: Predict, model: Model, out: Path) -> list[Job]:
     """
     if model.task == "cloud_mask" or model.ndim != 2:
         raise ConfigError(f"{config.model}: a model of '{model.task}' gives no map of a scene.")
-    reading = config.reading
-    if reading.window is None and "window" in model.about:  # of the head, which may not be the encoder's
-        reading = replace(reading, window=tuple(model.about["window"]))
-    scenes = matched(open_scenes(reading), model.contract)
+    scenes = matched(open_scenes(config.reading), model.contract)
     found = []
     for (seen, entry), path in zip(scenes, targets([seen.image for seen, _ in scenes], out, ".tif"), strict=True):
         image = seen.image
-        cell = 1 if model.task == "segment" else covered(replace(reading, overlap=None), image, entry, 1).window
-        windows = covered(reading, image, entry, cell)
+        windows = windows_of(config, model, image, entry)
         product = product_of(model, config.output, image, windows, path)
         product.writer.check(path, product.facts)
         look(image, entry)
         found.append(Job(image=image, windows=windows, path=path, product=product))
     return found
+
+
+def windows_of(config: Predict, model: Model, image: LazyImage, entry: Input) -> Windows:
+    """Cover a scene as the model was trained: by windows of its size, or of the scenes that it has learnt as a whole.
+
+    A head of whole scenes whose pixels have no size has seen each resized to one size, and stored how large the largest
+    was: what is no larger is a whole scene here too, and larger ones are looked at by windows of that size, resized alike.
+
+    Raises:
+        ConfigError: `--window` or `--overlap` do not fit.
+        DataError: a small scene is damaged.
+    """
+    reading, about = config.reading, model.about
+    trained = tuple(about["window"]) if "window" in about else entry.size  # of the head, which may not be the encoder's
+    resized = model.task != "segment" and not is_native(entry)
+    usual = tuple(about["scene"]) if resized and "scene" in about else trained
+    reading = replace(reading, window=reading.window or usual)
+    windows = covered(reading, image, entry, 1 if model.task == "segment" else None, seen=trained)
+    if resized and "scene" not in about and config.reading.window is None and not windows.single:
+        say(
+            f"{image.path.name}: {config.model} does not say how large the scenes were that it was trained on, and looks at "
+            f"windows of {' x '.join(map(str, windows.window))} pixels; where they were larger, give their size by --window, "
+            "or train it again."
+        )
+    return windows
 
 
 def run(config: Predict, options: Options) -> Path:

@@ -44,7 +44,7 @@ class Reading:
         data: scenes, folders of them, lists or manifests.
         options: options of readers, such as `geotiff.bands=[red,green,blue]` or `geotiff.nodata=[0]`.
         allow_outside: accept lists and links that lead out of the folder that they are in.
-        window: pixels that the network sees at once, one number or one per axis; none = what it was trained on.
+        window: pixels of a scene that are looked at at once, one number or one per axis; none = as in training.
         overlap: pixels that neighbouring windows share at least; none = a quarter of the window.
         measured: a pixel counts as data when it is measured in `all` bands that the encoder reads, or in `any`.
         batch_size: windows per step of the network.

@@ -29,10 +29,12 @@ from core.finetune import Examined, Finetune, Labelled, Measured, Split, Targets
 from core.heads.classify import Classify
 from core.heads.load import Colour, Model
 from core.heads.regress import Regress
+from core.preprocess import is_native
 from core.report import write_report
 from core.viz import Row as Pictured
 from core.viz import save_rows
 from datasets import Manifest, StreamSpec, TileLoader, whole_batches
+from datasets.assign import facts
 from domains.verbs.collection import say
 from domains.verbs.domain import Domain
 from domains.verbs.features import ALIASES, BATCH, Images, label_name, open_images
@@ -133,7 +135,9 @@ def learn(
     trained = ["train" if row in known else "left out" for row in range(len(manifest))]
     only = manifest.with_column("split", trained)  # all rows keep their numbers
     loader = TileLoader(only, [stream], seed=seed, workers=images.workers, worker_kind=images.worker_kind)
-    about = {"finetuned_from": images.encoder, "label": images.label, "window": list(entry.whole)}
+    about: dict[str, Any] = {"finetuned_from": images.encoder, "label": images.label, "window": list(entry.whole)}
+    if not is_native(entry):
+        about["scene"] = list(largest_resized(domain, manifest, targets, entry))
     model = join(encoder, learnt, seed=seed, ndim=entry.ndim, about=about)
 
     def whole(part: Split) -> Iterator[Batch]:
@@ -155,6 +159,20 @@ def learn(
     rows, legend = draw(model, found, whole("test")) if draw is not None else ((), ())
     tell(domain, options, images, rows, legend)
     return options.out
+
+
+def largest_resized(domain: Domain, manifest: Manifest, targets: Targets, entry: Input) -> tuple[int, ...]:
+    """Give the largest lengths of the images of all parts, (Y X), and say that they are resized where they are."""
+    parts: tuple[Split, ...] = ("train", "validation", "test")
+    rows = torch.cat([targets.rows(part) for part in parts]).numpy()
+    sizes = facts(manifest, "shape", rows)[:, 1:]
+    least, largest = (" x ".join(map(str, ends.tolist())) for ends in (sizes.min(0), sizes.max(0)))
+    seen = " x ".join(map(str, entry.whole))
+    if (sizes != entry.whole).any():
+        noun = domain.kind_of(entry.ndim).name
+        of = largest if least == largest else f"{least} to {largest}"
+        say(f"{noun}s of {of} pixels are learnt and scored as a whole, each resized to fit into {seen} (--size)")
+    return tuple(sizes.max(0).tolist())
 
 
 def tell(domain: Domain, options: Options, images: Images, rows: Sequence[Pictured] = (), legend: Legend = ()) -> None:

@@ -224,18 +224,90 @@ def test_cells_stay_on_the_grid_of_a_small_image() -> None:
 
 def test_one_value_for_all_of_a_small_image_sees_its_content_in_the_middle() -> None:
     image, known = plane(10, 14), np.zeros((2, 10, 14), bool)
-    known[:, 2:, 5:] = True  # 72 voxels of 256, more than half of the 140 that the image has
+    known[:, 2:, 5:] = True  # 72 voxels, all of the content
     content = (slice(2, 10), slice(5, 14))
     whole = replace(covered((10, 14), 16, 0, cell=16), content=content)
     (batch,), found, valid = seen(scene_of(image, known), whole)
     fitted, inside = window_of(image, known, content, (16, 16))
     assert np.array_equal(batch.image[0], fitted) and np.array_equal(batch.valid[0], inside)
     assert found.shape == (2, 1, 1) and valid.all()
-    known[:, 2:, :7] = False
+    known[:, 2:6] = False
     batches, _, valid = seen(scene_of(image, known), whole)
-    assert not batches and not valid.any(), "56 of 140"
+    assert batches and valid.all(), "36 of 72, and of the 140 that the image has"
+    known[:, 6, 5] = False
+    batches, _, valid = seen(scene_of(image, known), whole)
+    assert not batches and not valid.any(), "35 of 72"
     with pytest.raises(ShapeError, match="only what is one window and one value"):
         replace(covered((10, 14), 16, 0, cell=8), content=content)
+
+
+def test_windows_that_are_resized_are_seen_as_whole_images_of_their_own() -> None:
+    image, known = plane(47, 40), np.ones((2, 47, 40), bool)
+    known[0, 20:24, :7] = False
+    image[0, 20:24, :7] = np.nan
+    windows = replace(covered((47, 40), 20, 0, cell=20), seen=(8, 12))
+    for measured in ("all", "any"):
+        batches: list[Batch] = []
+
+        def look(batch: Batch, batches: list[Batch] = batches) -> Tensor:
+            batches.append(batch)
+            return batch.image.mean((2, 3))[:, :, None, None]
+
+        found, valid = run(look, scene_of(image, known, "px"), windows, measured=measured)
+        assert found.shape == (2, 3, 2) and not valid[2].any() and valid[:2].all(), "7 of 20 rows are less than half"
+        pixels, data = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("image", "valid"))
+        for number, (y, x) in enumerate([(0, 0), (0, 20), (20, 0), (20, 20)]):
+            part = (slice(y, y + 20), slice(x, x + 20))
+            bands = [known.all(0)] * 2 if measured == "all" else list(known)
+            for band, inside in enumerate(bands):
+                whole = (slice(0, 20), slice(0, 20))
+                expected, there = fit(image[band][part][None], inside[part], (8, 12), whole)
+                np.testing.assert_allclose(pixels[number, band], expected[0], rtol=1e-6)
+                assert np.array_equal(data[number, band], there[0])
+
+
+def test_a_window_at_the_rim_is_resized_as_the_others_are() -> None:
+    image = plane(32, 20)
+    windows = replace(covered((32, 20), 20, 0, cell=20), seen=(10, 10))
+    batches, _, _ = seen(scene_of(image, unit="px"), windows)
+    padded = np.zeros((2, 20, 20), np.float32)
+    padded[:, :12] = image[:, 20:]
+    inside = np.zeros((20, 20), bool)
+    inside[:12] = True
+    expected, there = fit(padded, inside, (10, 10), (slice(0, 20), slice(0, 20)))
+    assert torch.equal(batches[0].image[1], torch.from_numpy(expected)), "rows 20 to 32 fill 6 of 10"
+    assert np.array_equal(batches[0].valid[1], there) and there[0].sum() == 60
+
+
+def test_an_image_of_one_window_fills_what_is_seen_with_its_content() -> None:
+    image, known = plane(15, 12), np.zeros((2, 15, 12), bool)
+    known[:, 3:, 5:] = True
+    known[0, 3] = False
+    content = (slice(4, 15), slice(5, 12))
+    windows = replace(covered((15, 12), 20, 0, cell=20), seen=(24, 24), content=content)
+    batches: list[Batch] = []
+
+    def look(batch: Batch) -> Tensor:
+        batches.append(batch)
+        return torch.zeros(1, 2, 1, 1)
+
+    _, valid = run(look, scene_of(image, known, "px"), windows)
+    (batch,) = batches
+    expected, there = fit(image, known.all(0), (24, 24))
+    assert valid.all() and torch.equal(batch.image[0], torch.from_numpy(expected))
+    assert np.array_equal(batch.valid[0], there)
+
+
+def test_what_may_not_be_resized_is_refused() -> None:
+    windows = replace(covered((32, 20), 20, 0, cell=20), seen=(10, 10))
+    for wrong in ({"cell": (10, 10)}, {"seen": (10,)}, {"seen": (0, 10)}):
+        with pytest.raises(ShapeError, match="only what is seen as a whole may be resized"):
+            replace(windows, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="only what is seen as a whole may be resized"):
+        replace(covered((9, 9, 9), 8, 0, cell=8), seen=(4, 4, 4))
+    for scene in (scene_of(plane(32, 20)), replace(scene_of(plane(32, 20), unit="px"), placed=True)):
+        with pytest.raises(ShapeError, match="sizes and places would no longer be true"):
+            run(same, scene, windows)
 
 
 def test_a_window_knows_its_place_only_if_it_is_told() -> None:
@@ -356,6 +428,27 @@ def test_the_memory_said_beforehand_is_what_it_takes(side: int, values: int, rea
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.4 * sum(said.values()) < peak < 1.05 * sum(said.values()) + 100_000
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_the_memory_of_windows_that_are_resized_is_said_too(readers: int) -> None:
+    windows = replace(covered((2048, 2048), 512, 0, cell=512), seen=(32, 32))
+    scene = replace(scene_of(plane(4, 4), unit="px"), dtype=np.dtype(np.uint16))
+    scene = replace(scene, read=lambda _: (np.ones((2, 512, 512), np.uint16), np.ones((2, 512, 512), bool)))
+    said = memory_bytes(windows, bands=2, itemsize=2, values=3, batch_size=4, readers=readers)
+    given = torch.zeros(4, 3, 1, 1)
+
+    def go() -> None:
+        predict_windows(lambda _: given, scene, windows, lambda *_: None, values=3, batch_size=4, readers=readers)
+
+    go()
+    tracemalloc.start()
+    go()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.2 * sum(said.values()) < peak < 1.05 * sum(said.values()) + 100_000
+    facts = {"bands": BANDS, "spacing": Spacing((1.0, 1.0), "px"), "batch_size": 3}
+    assert network_bytes(lambda batch: batch.image * 2, windows, **facts) == 3 * 2 * 32 * 32 * 4  # type: ignore[arg-type]
 
 
 def test_what_a_network_holds_is_counted_tensor_by_tensor() -> None:

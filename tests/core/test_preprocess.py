@@ -164,6 +164,17 @@ def test_fit_keeps_aspect_centres_and_pads() -> None:
     assert (fitted[~inside] == 0).all()
 
 
+def test_fit_of_a_box_keeps_what_is_not_measured_in_it() -> None:
+    image, valid = np.full((1, 40, 80), 7, np.uint8), np.ones((40, 80), bool)
+    valid[:, 40:] = False
+    box = (slice(0, 40), slice(0, 80))
+    fitted, inside = fit(image, valid, (20, 20), box)
+    assert inside[0].sum() == 100 and inside[0, 5:15, :10].all()
+    np.testing.assert_allclose(fitted[inside], 7, rtol=1e-6)
+    assert (fitted[~inside] == 0).all()
+    assert fit(image, valid, (20, 20))[1].all(), "the content fills it"
+
+
 def test_fit_of_a_volume_is_its_centre_at_native_spacing() -> None:
     image = rng().integers(0, 999, (1, 9, 20, 7)).astype(np.int16)
     valid = np.ones((9, 20, 7), bool)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
 from core.cli import Options
 from core.config import from_dict, load, to_dict
@@ -40,9 +42,14 @@ def config(preset: str, encoder: Path, data: Path, **changes: object) -> Finetun
     return replace(plain, images=images, batch_size=4, draws=100, training=training, **changes)  # type: ignore[arg-type]
 
 
-def encoder(folder: Path) -> Path:
-    save_encoder(folder / "encoder", reads(("b1", "b0"), spacing=(10.0, 10.0), size=(16, 16)))
+def encoder(folder: Path, **changes: object) -> Path:
+    save_encoder(folder / "encoder", reads(("b1", "b0"), **({"spacing": (10.0, 10.0), "size": (16, 16)} | changes)))
     return folder / "encoder"
+
+
+def encoder_of_pixels(folder: Path) -> Path:
+    """Save an encoder to which pixels have no size in metres, and whole images are what is resized to its window."""
+    return encoder(folder, unit="px", spacing=(1.0, 1.0))
 
 
 def scene(path: Path, seed: int = 0, size: tuple[int, int] = (80, 96)) -> np.ndarray:
@@ -134,13 +141,20 @@ def test_each_scene_may_name_its_own_raster_and_blocks_are_of_the_ground(tmp_pat
     assert sum(cells["labelled"]) == 2 * (256 * len(by_file["s0.tif"]) - 15 * len(corner))
 
 
-def chips(folder: Path, count: int = 24, size: tuple[int, int] = (16, 16)) -> list[float]:
+def chips(
+    folder: Path, count: int = 24, *sizes: tuple[int, int], place: Affine | None = PLACE, hole: bool = False
+) -> list[float]:
+    """Write chips of these sizes by turns, and their list; a hole is a margin that is not measured, of every third."""
+    sizes = sizes or ((16, 16),)
     draw = np.random.Generator(np.random.Philox(key=9))
     levels = [float(level) for level in draw.uniform(0.1, 0.9, count)]
     lines = ["file,place,level,kind,section"]
     for number, level in enumerate(levels):
+        size = sizes[number % len(sizes)]
         values = np.stack([np.full(size, level), np.full(size, 0.4)]) + 0.02 * draw.standard_normal((2, *size))
-        write(folder / f"c{number}.tif", values.astype(np.float32))
+        if hole and number % 3 == 0:
+            values[number % 2, :3] = values[:, :, -1] = -9.0
+        write(folder / f"c{number}.tif", values.astype(np.float32), place, nodata=-9.0)
         section = np.zeros((5, 4), np.uint8)
         section[: round(5 * level)] = 1
         section[0, 0] = 255
@@ -232,6 +246,28 @@ def test_a_head_of_whole_scenes_is_mapped_by_windows_of_the_size_that_it_was_tra
     assert "windows of 16 x 16 " in plan(Predict(model=str(out), reading=reading))
 
 
+def mapped(model: Path, files: list[Path], out: Path, **options: object) -> list[np.ndarray]:
+    """Map scenes with a model and give the maps, (K, Y, X) of probabilities or numbers each."""
+    output = None if load_model(model).task == "regress" else "probabilities"
+    reading = Reading(data=tuple(map(str, files)), device="cpu", **options)  # type: ignore[arg-type]
+    run_predict(Predict(model=str(model), reading=reading, output=output, report=False), Options(out=out))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # some have no place
+        maps = []
+        for file in files:
+            with rasterio.open(out / file.name if out.is_dir() else out) as made:
+                maps.append(made.read())
+    return maps
+
+
+def scored(run: Path) -> tuple[list[Path], np.ndarray]:
+    """Give the test images of a run, and what it answered to them, (N, K)."""
+    table = pq.read_table(run / "predictions.parquet")
+    answers = np.stack([table.column(name).to_numpy() for name in table.column_names[1:]], axis=1)
+    assert len(answers) > 2 and np.ptp(answers[:, 0]) > 1e-3, "answers differ from scene to scene"
+    return [Path(file) for file in table.column("file").to_pylist()], answers
+
+
 @pytest.mark.parametrize(("preset", "label"), [("regress", "level"), ("linear", "kind")])
 def test_a_scene_smaller_than_the_window_gets_the_same_answer_from_the_test_and_from_predict(
     tmp_path: Path, preset: str, label: str
@@ -239,20 +275,90 @@ def test_a_scene_smaller_than_the_window_gets_the_same_answer_from_the_test_and_
     chips(tmp_path, 24 if preset == "regress" else 48, (10, 13))  # 130 of the 256 pixels of a window
     given = config(preset, encoder(tmp_path), tmp_path / "list.csv", label=label, group="place")
     run(given, Options(out=tmp_path / "run"))
-    table = pq.read_table(tmp_path / "run/predictions.parquet")
-    expected = np.stack([table.column(name).to_numpy() for name in table.column_names[1:]])
-    reading = Reading(data=tuple(table.column("file").to_pylist()), device="cpu")
-    output = None if preset == "regress" else "probabilities"
-    made = run_predict(
-        Predict(model=str(tmp_path / "run"), reading=reading, output=output, report=False),
-        Options(out=tmp_path / "maps"),
-    )
-    assert table.num_rows > 2 and np.ptp(expected[0]) > 1e-3, "answers differ from scene to scene"
-    for row, file in enumerate(reading.data):
-        with rasterio.open(made / Path(file).name) as answer, rasterio.open(file) as asked:
-            assert answer.read().shape == (len(expected), 1, 1)
-            np.testing.assert_allclose(answer.read()[:, 0, 0], expected[:, row], atol=1e-5, rtol=1e-6)
-            assert (answer.crs, answer.transform) == (asked.crs, asked.transform @ Affine.scale(16))
+    files, expected = scored(tmp_path / "run")
+    for file, answer, row in zip(files, mapped(tmp_path / "run", files, tmp_path / "maps"), expected, strict=True):
+        assert answer.shape == (len(row), 1, 1)
+        np.testing.assert_allclose(answer[:, 0, 0], row, atol=1e-5, rtol=1e-6)
+        with rasterio.open(tmp_path / "maps" / file.name) as made, rasterio.open(file) as asked:
+            assert (made.crs, made.transform) == (asked.crs, asked.transform @ Affine.scale(16))
+
+
+@pytest.mark.parametrize(("preset", "label"), [("regress", "level"), ("linear", "kind")])
+@pytest.mark.parametrize(
+    "sizes",
+    [((10, 13),), ((16, 16),), ((40, 40),), ((40, 28),), ((12, 15), (16, 16), (33, 50), (90, 60))],
+    ids=["smaller", "equal", "larger", "long", "mixed"],
+)
+def test_a_scene_whose_pixels_have_no_size_gets_the_same_answer_from_the_test_and_from_predict(
+    tmp_path: Path, sizes: tuple[tuple[int, int], ...], preset: str, label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chips(tmp_path, 24 if preset == "regress" else 48, *sizes, place=None, hole=True)
+    given = config(preset, encoder_of_pixels(tmp_path), tmp_path / "list.csv", label=label, group="place")
+    out = run(given, Options(out=tmp_path / "run"))
+    largest = [max(lengths) for lengths in zip(*sizes, strict=True)]
+    assert load_model(out).about["scene"] == largest
+    least, most = (f"{y} x {x}" for y, x in ([min(lengths) for lengths in zip(*sizes, strict=True)], largest))
+    between = most if least == most else f"{least} to {most}"
+    line = f"scenes of {between} pixels are learnt and scored as a whole, each resized to fit into 16 x 16 (--size)"
+    assert (line in capsys.readouterr().err) == (sizes != ((16, 16),))
+    files, expected = scored(out)
+    for answer, row in zip(mapped(out, files, tmp_path / "maps"), expected, strict=True):
+        assert answer.shape == (len(row), 1, 1)
+        np.testing.assert_allclose(answer[:, 0, 0], row, atol=1e-5, rtol=1e-6)
+
+
+def test_a_scene_larger_than_those_that_were_learnt_gets_an_answer_for_each_window_of_their_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chips(tmp_path, 48, (40, 24))
+    given = config("linear", encoder_of_pixels(tmp_path), tmp_path / "list.csv", label="kind", group="place")
+    out = run(given, Options(out=tmp_path / "run"))
+    files, expected = scored(out)
+    pixels = []
+    for file in files[:4]:
+        with rasterio.open(file) as chip:
+            pixels.append(chip.read())
+    rows = [np.concatenate(pair, axis=2) for pair in (pixels[:2], pixels[2:4])]
+    wide = write(tmp_path / "wide.tif", np.concatenate([*rows, rows[0][:, :10], rows[0][:, :11]], axis=1)[:, :101])
+    (made,) = mapped(out, [wide], tmp_path / "map.tif")
+    assert made.shape == (2, 3, 2)
+    np.testing.assert_allclose(made[:, :2].reshape(2, 4), expected[:4].T, atol=1e-5)
+    assert np.isfinite(made[:, 2]).all(), "21 of 40 rows are there"
+    with rasterio.open(tmp_path / "map.tif") as answer:
+        assert answer.transform == PLACE @ Affine.scale(24, 40)
+    capsys.readouterr()
+    (coarse,) = mapped(out, [wide], tmp_path / "coarse.tif", window=(101, 48))
+    assert coarse.shape == (2, 1, 1), "--window says how much of a scene is looked at at once"
+    assert "1 windows of 101 x 48, each resized to 16 x 16," in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_say_how_large_its_scenes_were_looks_at_windows_of_its_own_size_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chips(tmp_path, 48, (40, 40))
+    given = config("linear", encoder_of_pixels(tmp_path), tmp_path / "list.csv", label="kind", group="place")
+    out = run(given, Options(out=tmp_path / "run"))
+    described = json.loads((out / "head.json").read_text())
+    del described["about"]["scene"]  # as models of before have none
+    (out / "head.json").write_text(json.dumps(described))
+    files, expected = scored(out)
+    said = "c\\d+.tif: .*run does not say how large the scenes were .* looks at windows of 16 x 16 pixels; .*--window"
+    (made,) = mapped(out, files[:1], tmp_path / "map.tif")
+    assert made.shape == (2, 3, 3) and re.search(said, capsys.readouterr().err)
+    (made,) = mapped(out, files[:1], tmp_path / "again.tif", window=(40,))
+    np.testing.assert_allclose(made[:, 0, 0], expected[0], atol=1e-5)
+    assert not re.search(said, capsys.readouterr().err)
+
+
+def test_of_a_scene_in_metres_the_middle_is_scored_and_mapped_alike(tmp_path: Path) -> None:
+    chips(tmp_path, 48, (48, 80))
+    given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place")
+    out = run(given, Options(out=tmp_path / "run"))
+    assert "scene" not in load_model(out).about
+    files, expected = scored(out)
+    for answer, row in zip(mapped(out, files, tmp_path / "maps"), expected, strict=True):
+        assert answer.shape == (2, 3, 5)
+        np.testing.assert_allclose(answer[:, 1, 2], row, atol=1e-5)
 
 
 @pytest.mark.slow
