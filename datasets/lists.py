@@ -56,8 +56,8 @@ def _check_splits(path: Path, splits: list[Any]) -> None:
         meant = {"train": "train", "heldout": "held_out"}.get(re.sub(r"[\s_-]", "", str(split)).lower())
         if meant not in (None, split):
             raise DataError(
-                f"{path}: expected the split '{meant}', got '{split}'; mend it. Images of any other split are neither "
-                "trained on nor held out."
+                f"{path}: expected the split '{meant}', got '{split}'; mend it. Pretraining leaves images of any other split "
+                "alone."
             )
 
 

@@ -9,9 +9,10 @@ from core.finetune.config import Finetune, Select
 from core.finetune.loop import Check, Examined, Finetuned, Log, Predictions, examine, finetune, predict
 from core.finetune.maps import Mapped, Sections, cloud_scores
 from core.finetune.numbers import Measured
-from core.finetune.targets import Example, Split, Targets
+from core.finetune.targets import OTHER_SPLIT, Example, Split, Targets
 
 __all__ = [
+    "OTHER_SPLIT",
     "Check",
     "Examined",
     "Example",

@@ -36,7 +36,10 @@ class Example:
     label: Tensor
 
 
-OTHER_SPLIT = "use more groups, larger shares (--validation, --test), or deal them anew (--training.seed)"
+OTHER_SPLIT = (
+    "use more groups, larger shares (--validation, --test), or deal them anew (--training.seed); a list's own split is mended "
+    "in the list, or left aside with --split=dealt"
+)
 """What to do about a part that holds too little."""
 
 

@@ -3,9 +3,9 @@
     python -m domains.retina.finetune full    --encoder runs/mine --data labels.csv --label retinopathy_grade --out runs/grades
     python -m domains.retina.finetune regress --encoder runs/mine --data labels.csv --label age --out runs/age
 
-Splits by group into train, validation and test; keeps the best check on validation; scores the test images once, with
-95 % intervals. Writes config.yaml, metrics.jsonl, encoder/, head.safetensors, predictions.parquet,
-scores.json and report.html. New images are answered in Python, by `core.heads.load.load_model`: see README.md.
+A list's own column `split` (train, val, test) is kept; what it does not name is dealt by group. Keeps the best check on
+validation; scores the test images once, with 95 % intervals. Writes config.yaml, metrics.jsonl, encoder/, head.safetensors,
+predictions.parquet, scores.json and report.html. New images are answered in Python (`core.heads.load.load_model`, README.md).
 """
 
 from __future__ import annotations

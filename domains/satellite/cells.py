@@ -98,16 +98,17 @@ def deal(blocks: Sequence[str], pixels: NDArray[np.int64], validation: float, te
     Args:
         blocks: of each cell.
         pixels: (cells, K) labelled pixels.
-        validation: share of each class.
-        test: share of each class.
+        validation: share of each class; 0 = no block.
+        test: likewise.
         seed: of the order among equals.
     """
     names = sorted(set(blocks), key=lambda name: key(seed, "finetune split", name))
     place = {name: number for number, name in enumerate(names)}
     counts = np.zeros((len(names), pixels.shape[1]), dtype=np.int64)
     np.add.at(counts, [place[name] for name in blocks], pixels)
-    order: tuple[Split, ...] = ("train", "test", "validation")
-    shares = np.array([1.0 - validation - test, test, validation])[:, None]
+    wants: dict[Split, float] = {"train": 1.0 - validation - test, "test": test, "validation": validation}
+    order = [part for part, share in wants.items() if share > 0]
+    shares = np.array([wants[part] for part in order])[:, None]
     wanted = np.ones_like(shares) * counts.sum(0)
     chosen = np.full(len(names), -1)
     while (chosen < 0).any():

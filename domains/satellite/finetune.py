@@ -3,10 +3,12 @@
     python -m domains.satellite.finetune linear --encoder runs/mine --data labels.csv --label class --out runs/classes
     python -m domains.satellite.finetune upernet --encoder runs/mine --data scene.tif --rasters cover.tif --out runs/cover
 
-Classes per pixel come from label rasters of any grid, which are laid over the scenes by CRS and transform; nodata, and numbers
-in --ignored, count in neither loss nor scores. Scenes are split by blocks of the ground (--block, in pixels), all else by group.
-Keeps the best check on validation and scores the test part once, with 95 % intervals over groups or blocks. Writes config.yaml,
-metrics.jsonl, encoder/, head.safetensors, head.json (what `predict` reads), predictions.parquet, scores.json and report.html.
+A class or a number is that of a whole scene; where pixels have no size in metres, the scene is resized to what the encoder sees
+(--size). Classes per pixel come from label rasters of any grid, which are laid over the scenes by CRS and transform; nodata, and
+numbers in --ignored, count in neither loss nor scores. A list's own column `split` (train, val, test) is kept. What it does not
+name is dealt: classes per pixel by blocks of the ground (--block, in pixels), all else by group. Keeps the best check on
+validation and scores the test part once, with 95 % intervals over groups or blocks. Writes config.yaml, metrics.jsonl, encoder/,
+head.safetensors, head.json (what `predict` reads), predictions.parquet, scores.json and report.html.
 """
 
 from __future__ import annotations
@@ -39,8 +41,12 @@ class FinetuneScenes:
         maps: labels of pixels, of the task segment.
         cloud_widths: features after each doubling of the map, of the task cloud_mask.
         ordinal: whether the classes of scenes are grades; auto = by the column's name.
-        validation: share of the groups, or of the labelled pixels of each class, that choose the best check.
-        test: share of them that is scored once, at the end.
+        split: what words of the list's own column `split` mean besides train, val and test, such as `test_gt=test` or
+            `extra=none`, which leaves them out. That column is used where there is one, and what it does not name is dealt
+            out of its train; `dealt` leaves it aside.
+        validation: share of the groups, or of the labelled pixels of each class, that choose the best check, where the list
+            does not name them.
+        test: share of them that is scored once, at the end, where the list does not name them.
         batch_size: scenes, or windows of scenes, per step.
         scale: share of a scene's area that a training crop covers, smallest and largest, where crops are resized.
         training: how to train.
@@ -52,6 +58,7 @@ class FinetuneScenes:
     maps: LabelMaps = field(default_factory=LabelMaps)
     cloud_widths: tuple[int, ...] = CloudMask.widths
     ordinal: Literal["auto", "yes", "no"] = "auto"
+    split: tuple[str, ...] = ()
     validation: float = 0.2
     test: float = 0.2
     batch_size: int = 16
@@ -60,7 +67,7 @@ class FinetuneScenes:
     draws: int = 2000
 
     def __post_init__(self) -> None:
-        check_scoring(self.validation, self.test, self.draws)
+        check_scoring(self.validation, self.test, self.draws, self.split)
         if self.task != "cloud_mask" and self.cloud_widths != CloudMask.widths:
             raise ConfigError(f"--cloud_widths has no effect on the task '{self.task}': leave it out.")
         if self.task in ("segment", "cloud_mask") and (self.ordinal != "auto" or self.scale != (0.5, 1.0)):
@@ -76,7 +83,7 @@ class FinetuneScenes:
 
     def of_images(self) -> FinetuneImages:
         """Give the options for labels of whole scenes."""
-        names = ("images", "ordinal", "validation", "test", "batch_size", "scale", "training", "draws")
+        names = ("images", "ordinal", "split", "validation", "test", "batch_size", "scale", "training", "draws")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.task == "cloud_mask":  # a section lies below the whole scene as it is, and nowhere in a part of it
             return FinetuneImages(**(given | {"scale": (1.0, 1.0)}))

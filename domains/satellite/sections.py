@@ -33,7 +33,7 @@ def run(config: FinetuneImages, widths: tuple[int, ...], options: Options, recor
         MissingDataError: a section is not there.
         UnsafeError: a section lies outside the folder of its list.
     """
-    encoder, manifest, entry = open_split(SATELLITE, config)
+    encoder, manifest, entry, own = open_split(SATELLITE, config)
     for row, shape in enumerate(manifest.column("shape")):
         if tuple(shape[1:]) != entry.whole:
             raise DataError(
@@ -52,7 +52,18 @@ def run(config: FinetuneImages, widths: tuple[int, ...], options: Options, recor
         return section_rows(model, entry, targets, found, batches, names)
 
     return learn(
-        SATELLITE, config, options, encoder, manifest, entry, learnt, flips=(), ordinal=False, record=record, draw=draw
+        SATELLITE,
+        config,
+        options,
+        encoder,
+        manifest,
+        entry,
+        learnt,
+        own=own,
+        flips=(),
+        ordinal=False,
+        record=record,
+        draw=draw,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from core.contract import Input
 from core.errors import ConfigError, DataError, MissingDataError
 from core.evaluate.segmentation import segmentation_scores
 from core.evaluate.table import class_name
-from core.finetune import Finetune, Mapped, examine
+from core.finetune import Finetune, Mapped, Split, examine
 from core.heads.base import HeadSpec
 from core.heads.segment import Segment
 from core.heads.upernet import UPerNet
@@ -31,7 +31,8 @@ from domains.satellite.scenes import scene_of
 from domains.satellite.windows import LabelWindows
 from domains.verbs.collection import say
 from domains.verbs.features import BATCH, Images, open_images
-from domains.verbs.finetune import FinetuneImages, tell
+from domains.verbs.finetune import FinetuneImages, tell, use_own
+from domains.verbs.parts import Own
 from domains.verbs.training import Learnt, check_tested, fit, join, print_scores, save
 
 
@@ -83,14 +84,18 @@ def run(config: FinetuneImages, maps: LabelMaps, options: Options, record: objec
     """Train on windows of scenes, test on the cells of blocks, and save."""
     images, seed = config.images, config.training.seed
     encoder, manifest, entry = open_images(SATELLITE, images, labelled=not maps.rasters)
+    manifest, own = use_own(manifest, config)
     opened = Opened(manifest)
     scenes = {row: opened.open(row) for row in range(len(manifest))}
     rasters = rasters_of(images, maps, manifest)
     every = {raster.path: raster for each in rasters for raster in each}
     found = find_classes(list(every.values()), maps.by_code(), maps.ignored)
     cells = labelled_cells(manifest, scenes, rasters, found, maps.block, entry)
-    targets = targets_of(cells, found, config)
+    targets = targets_of(cells, found, config, own)
     say(described(cells, targets, scenes))
+    shared = shared_ground(cells, targets)
+    for sentence in shared:
+        say(sentence)
     windows = LabelWindows(
         cells=cells,
         split=targets.split,
@@ -101,7 +106,8 @@ def run(config: FinetuneImages, maps: LabelMaps, options: Options, record: objec
         seed=seed,
         workers=images.workers,
     )
-    about = {"finetuned_from": images.encoder, "codes": list(found.codes), "window": list(entry.whole)}
+    about: dict[str, Any] = {"finetuned_from": images.encoder, "codes": list(found.codes), "window": list(entry.whole)}
+    about |= {"split": own.said} if own.said else {}
     learnt = Learnt(targets, head_of(maps, len(found.names), config.training), "segment")
     model = join(encoder, learnt, seed=seed, ndim=2, about=about)
     events = fit(
@@ -116,14 +122,14 @@ def run(config: FinetuneImages, maps: LabelMaps, options: Options, record: objec
         tested.summary,
         [cells[row].block for row in tested.rows],
         found.names,
-        features="test blocks",
+        features=own.tested("test blocks"),
         method=f"{maps.head}, {config.training.mode}",
         draws=config.draws,
         seed=seed,
     )
     print_scores(scores)
     save(options.out, model, record, events, scores, _table(cells, scenes, tested.rows, tested.summary), manifest)
-    tell(SATELLITE, options, images, *window_rows(model, windows, cells, scenes, tested))
+    tell(SATELLITE, options, images, *window_rows(model, windows, cells, scenes, tested), warnings=shared)
     return options.out
 
 
@@ -180,8 +186,10 @@ def labelled_cells(
     return cells
 
 
-def targets_of(cells: Sequence[Cell], found: Classes, config: FinetuneImages) -> Mapped:
-    """Deal the blocks, and count what there is to learn.
+def targets_of(cells: Sequence[Cell], found: Classes, config: FinetuneImages, own: Own) -> Mapped:
+    """Deal the blocks, those of training scenes alone where a list names the part of each scene, and count what is there.
+
+    A block of the ground that scenes of two parts of the list share is one of each part (see `shared_ground`).
 
     Raises:
         DataError: a class without training pixels, or fewer than two blocks to test on.
@@ -189,10 +197,37 @@ def targets_of(cells: Sequence[Cell], found: Classes, config: FinetuneImages) ->
     classes = len(found.names)
     pixels = np.stack([np.bincount(cell.label[cell.label >= 0], minlength=classes) for cell in cells])
     blocks = [cell.block for cell in cells]
-    split = deal(blocks, pixels, config.validation, config.test, config.training.seed)
-    tested = {block for block, part in zip(blocks, split, strict=True) if part == "test"}
+    given: list[Split] = [own.split[cell.scene] if own.split else "train" for cell in cells]
+    train = [row for row, part in enumerate(given) if part == "train"]
+    shares = own.shares(config.validation, config.test)
+    spread = deal([blocks[row] for row in train], pixels[train], *shares, config.training.seed)
+    for row, part in zip(train, spread, strict=True):
+        given[row] = part
+    parts = parts_of_blocks(cells, given)
+    groups = [f"{block}, {part}" if len(parts[block]) > 1 else block for block, part in zip(blocks, given, strict=True)]
+    tested = {group for group, part in zip(groups, given, strict=True) if part == "test"}
     check_tested(tested, f"labelled blocks (of {len(set(blocks))}; --block sets their size)")
-    return Mapped(pixels=torch.from_numpy(pixels), names=found.names, groups=tuple(blocks), split=tuple(split))
+    return Mapped(pixels=torch.from_numpy(pixels), names=found.names, groups=tuple(groups), split=tuple(given))
+
+
+def parts_of_blocks(cells: Sequence[Cell], split: Sequence[Split]) -> dict[str, set[Split]]:
+    """Say of each block of the ground in which parts it has cells."""
+    parts: dict[str, set[Split]] = {}
+    for cell, part in zip(cells, split, strict=True):
+        parts.setdefault(cell.block, set()).add(part)
+    return parts
+
+
+def shared_ground(cells: Sequence[Cell], targets: Mapped) -> list[str]:
+    """Say how many blocks of the ground a list's own split has put into several parts."""
+    parts = parts_of_blocks(cells, targets.split)
+    shared = sum(len(each) > 1 for each in parts.values())
+    if not shared:
+        return []
+    return [
+        f"{shared:,} of {len(parts):,} blocks of the ground are in several parts of the list's own split, because scenes touch "
+        "or overlap: the model may be scored on ground that it has learnt. --split=dealt keeps blocks apart."
+    ]
 
 
 def head_of(maps: LabelMaps, classes: int, training: Finetune) -> HeadSpec:

@@ -25,7 +25,7 @@ from core.evaluate.inputs import encode_labels
 from core.evaluate.regression import regression_scores
 from core.evaluate.segmentation import segmentation_scores
 from core.evaluate.table import Row
-from core.finetune import Examined, Finetune, Labelled, Measured, Split, Targets, examine
+from core.finetune import OTHER_SPLIT, Examined, Finetune, Labelled, Measured, Split, Targets, examine
 from core.heads.classify import Classify
 from core.heads.load import Colour, Model
 from core.heads.regress import Regress
@@ -38,7 +38,8 @@ from datasets.assign import facts
 from domains.verbs.collection import say
 from domains.verbs.domain import Domain
 from domains.verbs.features import ALIASES, BATCH, Images, label_name, open_images
-from domains.verbs.training import Learnt, check, check_scoring, check_tested, fit, join, print_scores, save, split
+from domains.verbs.parts import Own, copies_between, dealt, own_split
+from domains.verbs.training import Learnt, check, check_scoring, check_tested, fit, join, print_scores, save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,11 @@ class FinetuneImages:
         images: encoder, images and labels.
         task: classify: the label is a class; regress: it is a number.
         ordinal: whether the classes are grades; auto = by the column's name.
-        validation: share of the groups that choose the best check.
-        test: share of the groups that are scored once, at the end.
+        split: what words of the list's own column `split` mean besides train, val and test, such as `test_gt=test` or
+            `extra=none`, which leaves them out. That column is used where there is one, and what it does not name is dealt
+            out of its train; `dealt` leaves it aside.
+        validation: share of the groups that choose the best check, where the list does not name them.
+        test: share of the groups that are scored once, at the end, where the list does not name them.
         batch_size: images per step.
         scale: share of an image's area that a training crop covers, smallest and largest, where crops are resized.
         training: how to train.
@@ -60,6 +64,7 @@ class FinetuneImages:
     images: Images
     task: Literal["classify", "regress"] = "classify"
     ordinal: Literal["auto", "yes", "no"] = "auto"
+    split: tuple[str, ...] = ()
     validation: float = 0.2
     test: float = 0.2
     batch_size: int = 16
@@ -68,7 +73,7 @@ class FinetuneImages:
     draws: int = 2000
 
     def __post_init__(self) -> None:
-        check_scoring(self.validation, self.test, self.draws)
+        check_scoring(self.validation, self.test, self.draws, self.split)
         if self.task == "regress" and self.ordinal != "auto":
             raise ConfigError(f"--ordinal={self.ordinal} has no effect on a regression: leave it out.")
 
@@ -84,7 +89,7 @@ Draw = Callable[[Model, Examined, Iterator[Batch]], tuple[Sequence[Pictured], Le
 def run(domain: Domain, config: FinetuneImages, options: Options, *, record: object | None = None) -> Path:
     """Train, test and save; `record` is the config to write where it is another than this one."""
     label, linear = label_name(domain, config.images), config.training.mode == "linear"
-    encoder, manifest, entry = open_split(domain, config)
+    encoder, manifest, entry, own = open_split(domain, config)
     ordinal = config.ordinal == "yes" or (config.ordinal == "auto" and label in domain.ordinal_labels)
     learnt = (
         classes(manifest, label, ordinal=ordinal, batch_norm=linear)
@@ -93,19 +98,45 @@ def run(domain: Domain, config: FinetuneImages, options: Options, *, record: obj
     )
     flips = domain.kind_of(entry.ndim).flips
     return learn(
-        domain, config, options, encoder, manifest, entry, learnt, flips=flips, ordinal=ordinal, record=record or config
+        domain,
+        config,
+        options,
+        encoder,
+        manifest,
+        entry,
+        learnt,
+        own=own,
+        flips=flips,
+        ordinal=ordinal,
+        record=record or config,
     )
 
 
-def open_split(domain: Domain, config: FinetuneImages) -> tuple[Encoder, Manifest, Input]:
-    """Open encoder and images, and deal the groups to train, validation and test."""
+def open_split(domain: Domain, config: FinetuneImages) -> tuple[Encoder, Manifest, Input, Own]:
+    """Open encoder and images, and say of each image to which part it belongs: as the list does, the others dealt by group."""
     encoder, manifest, entry = open_images(domain, config.images, labelled=True)
-    if any(manifest.column("split")):
-        say(
-            "the list's own column `split` is not used: parts are dealt by group (--validation, --test, --training.seed)"
-        )
-    dealt = split(manifest.column("group"), config.validation, config.test, config.training.seed)
-    return encoder, manifest.with_column("split", dealt), entry
+    manifest, own = use_own(manifest, config)
+    split = dealt(manifest.column("group"), own, config.validation, config.test, config.training.seed)
+    return encoder, manifest.with_column("split", split), entry, own
+
+
+def use_own(manifest: Manifest, config: FinetuneImages) -> tuple[Manifest, Own]:
+    """Read the list's own split, leave out what belongs to no part, call the others by their part, and say so.
+
+    Raises:
+        ConfigError: a share of what the list names itself, or words that do not occur.
+        DataError: images whose part is not known.
+    """
+    manifest, own = own_split(manifest, config.split)
+    for name in ("validation", "test"):
+        if getattr(config, name) != getattr(FinetuneImages, name) and name in own.split:
+            raise ConfigError(
+                f"--{name}={getattr(config, name)} has no effect: the list's own column `split` says which images those are; "
+                "leave it out, or leave that column aside with --split=dealt."
+            )
+    if own.said:
+        say(own.said)
+    return manifest.with_column("split", own.split or [None] * len(manifest)), own
 
 
 def learn(
@@ -117,6 +148,7 @@ def learn(
     entry: Input,
     learnt: Learnt,
     *,
+    own: Own,
     flips: tuple[bool, ...],
     ordinal: bool,
     record: object,
@@ -136,6 +168,10 @@ def learn(
     only = manifest.with_column("split", trained)  # all rows keep their numbers
     loader = TileLoader(only, [stream], seed=seed, workers=images.workers, worker_kind=images.worker_kind)
     about: dict[str, Any] = {"finetuned_from": images.encoder, "label": images.label, "window": list(entry.whole)}
+    about |= {"split": own.said} if own.said else {}
+    copied = copies_between(manifest.column("digest"), targets.split)
+    for sentence in copied:
+        say(sentence)
     if not is_native(entry):
         about["scene"] = list(largest_resized(domain, manifest, targets, entry))
     model = join(encoder, learnt, seed=seed, ndim=entry.ndim, about=about)
@@ -149,7 +185,7 @@ def learn(
         targets,
         found,
         ordinal=ordinal,
-        features="test images",
+        features=own.tested("test images"),
         method=config.training.mode,
         draws=config.draws,
         seed=seed,
@@ -157,7 +193,7 @@ def learn(
     print_scores(scores)
     save(options.out, model, record, events, scores, answers(manifest, targets, found), manifest)
     rows, legend = draw(model, found, whole("test")) if draw is not None else ((), ())
-    tell(domain, options, images, rows, legend)
+    tell(domain, options, images, rows, legend, warnings=copied)
     return options.out
 
 
@@ -175,15 +211,23 @@ def largest_resized(domain: Domain, manifest: Manifest, targets: Targets, entry:
     return tuple(sizes.max(0).tolist())
 
 
-def tell(domain: Domain, options: Options, images: Images, rows: Sequence[Pictured] = (), legend: Legend = ()) -> None:
+def tell(
+    domain: Domain,
+    options: Options,
+    images: Images,
+    rows: Sequence[Pictured] = (),
+    legend: Legend = (),
+    *,
+    warnings: Sequence[str] = (),
+) -> None:
     """Write the report of a run folder that was just saved, and what its pages are made of."""
     publish_text(options.out / "env.json", json.dumps(environment(), indent=2) + "\n")
     if rows:
         save_rows(options.out / "figures", rows, legend=legend)
     title = f"{domain.title}, fine-tuning" + (f" by preset {options.preset}" if options.preset else "")
     drawn = "Images and labels are drawn, to try things out: the scores say nothing of real ones."
-    warnings, command = [] if images.data else [drawn], ["python", *sys.orig_argv[1:]]
-    say(f"report: {write_report(options.out, title=title, warnings=warnings, command=command)}")
+    warned, command = [*([] if images.data else [drawn]), *warnings], ["python", *sys.orig_argv[1:]]
+    say(f"report: {write_report(options.out, title=title, warnings=warned, command=command)}")
 
 
 def image_scores(targets: Targets, found: Examined, *, ordinal: bool, **options: Any) -> list[Row]:
@@ -249,7 +293,7 @@ def whole_images(manifest: Manifest, targets: Targets, part: Split, stream: Stre
     """Give the whole images of one split, with the manifest's own row numbers."""
     rows = targets.rows(part)
     if not len(rows):
-        raise DataError(f"expected images in the split '{part}', got none: use more groups or a larger share.")
+        raise DataError(f"expected images in the split '{part}', got none: {OTHER_SPLIT}.")
     for batch in whole_batches(manifest.take(rows.numpy()), stream.input, BATCH):
         yield replace(batch, row=rows[batch.row])
 

@@ -1,4 +1,4 @@
-"""What every fine-tuning does, whatever its labels are: shares and splits, the training's log, scores, the run folder."""
+"""What every fine-tuning does, whatever its labels are: what is refused, the training's log, scores, the run folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.encoders.load import Encoder
 from core.engine.run_folder import check as check_folder
 from core.errors import ConfigError, DataError
 from core.evaluate.table import Row, interval_notes, with_interval
-from core.finetune import Example, Finetune, Split, Targets, finetune
+from core.finetune import OTHER_SPLIT, Example, Finetune, Targets, finetune
 from core.heads.base import HeadSpec
 from core.heads.load import DESCRIPTION, Model, Task, write_head
 from core.rng import key
@@ -28,6 +28,7 @@ from datasets import Manifest
 from domains.verbs.collection import say
 from domains.verbs.domain import Domain
 from domains.verbs.features import Images
+from domains.verbs.parts import meanings
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def full_training() -> Finetune:
     )
 
 
-def check_scoring(validation: float, test: float, draws: int) -> None:
-    """Refuse shares that leave nothing to train on, to choose by or to score, and too few resamples for an interval.
+def check_scoring(validation: float, test: float, draws: int, split: Sequence[str]) -> None:
+    """Refuse shares that leave nothing to train on, to choose by or to score, too few resamples, and parts that are none.
 
     Raises:
         ConfigError: so they are.
@@ -79,6 +80,7 @@ def check_scoring(validation: float, test: float, draws: int) -> None:
         )
     if draws < 100:
         raise ConfigError(f"expected draws >= 100 for a 95 % interval, got {draws}.")
+    meanings(split)
 
 
 def check(domain: Domain, images: Images, options: Options) -> None:
@@ -106,9 +108,7 @@ def check_tested(groups: set[str], what: str) -> None:
         DataError: fewer than two groups.
     """
     if len(groups) < 2:
-        raise DataError(
-            f"expected at least 2 {what} in the split 'test', got {len(groups)}: use more of them, or a larger share (--test)."
-        )
+        raise DataError(f"expected at least 2 {what} in the split 'test', got {len(groups)}: {OTHER_SPLIT}.")
 
 
 def join(encoder: Encoder, learnt: Learnt, *, seed: int, ndim: int, about: Mapping[str, Any], **legend: Any) -> Model:
@@ -146,15 +146,6 @@ def print_scores(scores: Sequence[Row]) -> None:
         print(f"{row.features}, {row.method}: {row.metric} {with_interval(row.value, row.low, row.high)}")
     for sentence in interval_notes(scores):
         print(sentence)
-
-
-def split(groups: Sequence[str], validation: float, test: float, seed: int) -> list[Split]:
-    """Deal groups to train, validation and test, a pure function of each group's name and the seed."""
-    names: dict[str, Split] = {}
-    for group in set(groups):
-        draw = (key(seed, "finetune split", group) + (1 << 63)) / (1 << 64)
-        names[group] = "test" if draw < test else "validation" if draw < test + validation else "train"
-    return [names[group] for group in groups]
 
 
 def save(

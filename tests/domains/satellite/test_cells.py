@@ -88,6 +88,8 @@ def test_blocks_are_dealt_whole_and_each_class_near_its_share() -> None:
         np.testing.assert_allclose(own, share, atol=0.03)
     assert split == deal(blocks, pixels, 0.2, 0.3, seed=1)
     assert split != deal(blocks, pixels, 0.2, 0.3, seed=2)
+    assert set(deal(blocks, pixels, 0.2, 0.0, seed=1)) == {"train", "validation"}
+    assert set(deal(blocks, pixels, 0.0, 0.0, seed=1)) == {"train"}
 
 
 @pytest.mark.parametrize("holders", [3, 4, 5])

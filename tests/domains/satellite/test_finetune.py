@@ -215,13 +215,103 @@ def test_labels_that_are_no_finite_numbers_are_refused_before_training(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_split_of_the_list_itself_is_said_to_be_unused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chips(tmp_path)
-    header, *rows = (tmp_path / "list.csv").read_text().splitlines()
-    (tmp_path / "list.csv").write_text("\n".join([f"{header},split", *(f"{row},train" for row in rows)]) + "\n")
-    with pytest.raises(DataError, match="expected a finite number as 'kind'"):
-        run(config("regress", encoder(tmp_path), tmp_path / "list.csv", label="kind"), Options(out=tmp_path / "run"))
-    assert "the list's own column `split` is not used: parts are dealt by group" in capsys.readouterr().err
+def with_split(path: Path, words: list[str]) -> dict[str, str]:
+    """Add a column `split` to a list, of these words, and give the word of each file."""
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},split", *(f"{r},{w}" for r, w in zip(rows, words, strict=True))]) + "\n")
+    return {row.split(",")[0]: word for row, word in zip(rows, words, strict=True)}
+
+
+def test_a_split_of_the_list_itself_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chips(tmp_path, 48)
+    words = with_split(tmp_path / "list.csv", (["train"] * 24 + ["val"] * 10 + ["test"] * 12 + ["extra"] * 2))
+    given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place")
+    out = run(replace(given, split=("extra=none",)), Options(out=tmp_path / "run"))
+    told = capsys.readouterr()
+    said = (
+        "the list's own column `split` is used: train 24 images, validation (val) 10 images, test 12 images, 2 left out"
+    )
+    assert said in told.err and "the list's test images, linear: AUROC" in told.out
+    scores = json.loads((out / "scores.json").read_text())
+    assert {(row["features"], row["groups"]) for row in scores} == {("the list's test images", 6)}
+    files, _ = scored(out)
+    assert sorted(file.name for file in files) == sorted(name for name, word in words.items() if word == "test")
+    recorded = pq.read_table(out / "data.parquet").to_pydict()
+    expected = {"train": "train", "val": "validation", "test": "test"}
+    found = {Path(file).name: part for file, part in zip(recorded["file"], recorded["split"], strict=True)}
+    assert found == {name: expected[word] for name, word in words.items() if word != "extra"}
+    assert load_model(out).about["split"] == said
+    page = (out / "report.html").read_text()
+    assert "column `split` is used" in page and "24 with a label, in 12 groups" in page
+    again = replace(given, images=replace(given.images, data=(str(out / "data.parquet"),)))
+    run(again, Options(out=tmp_path / "again"))
+    assert sorted(scored(tmp_path / "again")[0]) == sorted(files), "a run's own table keeps its parts"
+
+
+def test_what_the_split_of_a_list_leaves_open_is_dealt_out_of_its_training_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chips(tmp_path, 48)
+    words = with_split(tmp_path / "list.csv", ["test"] * 12 + ["train"] * 36)
+    given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind", group="place", validation=0.3)
+    out = run(given, Options(out=tmp_path / "run"))
+    assert "train 36 images, validation dealt out of train, test 12 images" in capsys.readouterr().err
+    recorded = pq.read_table(out / "data.parquet").to_pydict()
+    found = {Path(file).name: part for file, part in zip(recorded["file"], recorded["split"], strict=True)}
+    assert {name for name, part in found.items() if part == "test"} == {n for n, w in words.items() if w == "test"}
+    places = {part: {int(name[1:-4]) // 2 for name in found if found[name] == part} for part in found.values()}
+    assert not places["train"] & places["validation"] and len(places["validation"]) >= 2
+    with pytest.raises(ConfigError, match=r"--test=0\.3 has no effect: the list's own column `split` says which"):
+        run(replace(given, test=0.3), Options(out=tmp_path / "other"))
+    dealt = run(replace(given, test=0.3, split=("dealt",)), Options(out=tmp_path / "dealt"))
+    assert "is left aside (--split=dealt): parts are dealt by group" in capsys.readouterr().err
+    assert {row["features"] for row in json.loads((dealt / "scores.json").read_text())} == {"test images"}
+    assert {file.name for file in scored(dealt)[0]} != {n for n, w in words.items() if w == "test"}
+
+
+def test_images_that_are_in_two_parts_byte_for_byte_are_told_on_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chips(tmp_path, 48)
+    with_split(tmp_path / "list.csv", ["train"] * 24 + ["val"] * 12 + ["test"] * 12)
+    (tmp_path / "c47.tif").write_bytes((tmp_path / "c3.tif").read_bytes())
+    given = config("linear", encoder(tmp_path), tmp_path / "list.csv", label="kind")
+    out = run(given, Options(out=tmp_path / "run"))
+    said = "2 of 48 images are in several parts, byte for byte: the model may be scored on what it has learnt."
+    assert said in capsys.readouterr().err and said in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("metres", "shared", "second"), [(20_000, 0, "train"), (320, 8, "val")])
+def test_classes_of_pixels_keep_the_split_of_their_scenes_and_shared_ground_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metres: int, shared: int, second: str
+) -> None:
+    lines = ["file,labels,split"]
+    for number, (word, east) in enumerate((("train", 0), (second, 10_000), ("test", metres))):
+        label = scene(tmp_path / f"s{number}.tif", number, (64, 64))
+        with rasterio.open(tmp_path / f"s{number}.tif") as file:
+            values = file.read()
+        place = Affine.translation(east, 0) @ PLACE
+        write(tmp_path / f"s{number}.tif", values, place, nodata=-9.0)
+        write(tmp_path / f"cover{number}.tif", (label + 1).astype(np.uint8), place)
+        lines.append(f"s{number}.tif,cover{number}.tif,{word}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    given = config("segment", encoder(tmp_path), tmp_path / "list.csv", label="labels")
+    out = run(given, Options(out=tmp_path / "run"))
+    told, page = capsys.readouterr(), (out / "report.html").read_text()
+    validation = {
+        "train": "train 2 images, validation dealt out of train",
+        "val": "train 1 images, validation (val) 1 images",
+    }
+    assert f"{validation[second]}, test 1 images" in told.err
+    parts = pq.read_table(out / "data.parquet")["split"].to_pylist()
+    assert parts == ["train", {"train": "train", "val": "validation"}[second], "test"]
+    assert {Path(file).name for file in pq.read_table(out / "predictions.parquet")["file"].to_pylist()} == {"s2.tif"}
+    assert {row["features"] for row in json.loads((out / "scores.json").read_text())} == {"the list's test blocks"}
+    found = re.search(r"(\d+) of \d+ blocks of the ground are in several parts of the list's own split", told.err)
+    assert (0 if found is None else int(found[1])) == shared
+    assert ("blocks of the ground are in several parts" in page) == bool(shared)
+    with pytest.raises(ConfigError, match=r"--test=0\.3 has no effect"):
+        run(replace(given, test=0.3), Options(out=tmp_path / "other"))
 
 
 def test_classes_of_scenes_are_learnt(tmp_path: Path) -> None:
