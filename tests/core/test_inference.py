@@ -266,6 +266,22 @@ def test_windows_that_are_resized_are_seen_as_whole_images_of_their_own() -> Non
                 assert np.array_equal(data[number, band], there[0])
 
 
+def test_rows_of_resized_windows_are_those_of_the_whole() -> None:
+    scene, windows = scene_of(plane(47, 15), unit="px"), replace(covered((47, 15), 16, 0, cell=16), seen=(8, 8))
+    expected, _ = run(lambda batch: batch.image.mean((2, 3))[:, :, None, None], scene, windows)
+    found = np.full_like(expected, np.nan)
+
+    def write(window: Window, part: np.ndarray, measured: np.ndarray) -> None:
+        found[(slice(None), *window)] = part
+
+    for row in range(3):
+        part = replace(windows, rows=(row, row + 1))
+        predict_windows(
+            lambda batch: batch.image.mean((2, 3))[:, :, None, None], scene, part, write, values=2, batch_size=3
+        )
+    assert np.array_equal(found, expected) and len(np.unique(expected[0])) == 3
+
+
 def test_a_window_at_the_rim_is_resized_as_the_others_are() -> None:
     image = plane(32, 20)
     windows = replace(covered((32, 20), 20, 0, cell=20), seen=(10, 10))
