@@ -195,9 +195,11 @@ def _facts(run: Run) -> list[tuple[str, list[Fact]]]:
     }
     model = {"task": task, "numbers" if task == "regress" else "classes": head.get("classes")}
     model |= {name: head.get(name) for name in ("units", "pool")}
-    model |= {"head": head.get("spec"), "encoder size": run.stored_values, "about": head.get("about")}
+    about = dict(_part(head, "about"))
+    split = about.pop("split", None)  # the sentence; the option of this name says what words mean
+    model |= {"head": head.get("spec"), "encoder size": run.stored_values, **about}
     named: list[tuple[str, list[Fact]]] = [
-        ("Data", [*_counts(run), *lines(images)]),
+        ("Data", [*_counts(run), *lines({"parts": split}), *lines(images)]),
         ("Task", lines(rest)),
         ("Training", lines(training)),
         ("Model", lines(model)),

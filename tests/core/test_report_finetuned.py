@@ -54,7 +54,9 @@ def make(folder: Path, scores: tuple[tuple[str, float, float, float], ...] = SCO
         "pool": "mean",
         "spec": {"kind": "upernet"},
     }
-    (folder / "head.json").write_text(json.dumps(head | {"about": {"finetuned_from": "runs/mine"}}))
+    (folder / "head.json").write_text(
+        json.dumps(head | {"about": {"finetuned_from": "runs/mine", "window": [64, 32], "split": "test as listed"}})
+    )
     return folder
 
 
@@ -69,7 +71,16 @@ def test_the_test_score_and_the_best_check_come_first(tmp_path: Path) -> None:
     assert "Validation mean IoU 0.500 best of 2 checks, at step 2" in said
     assert "Steps 4 head and encoder" in said
     assert "halfseen fine-tuning report Satellite, fine-tuning" in said
-    for fact in ("encoder runs/ mine", "select mean IoU", "block 16", "head upernet", "python -m x"):
+    for fact in (
+        "encoder runs/ mine",
+        "finetuned from runs/ mine",
+        "window 64 × 32",
+        "parts test as listed",
+        "select mean IoU",
+        "block 16",
+        "head upernet",
+        "python -m x",
+    ):
         assert fact in said, fact
     assert "Reconstructions" not in said
     seen = watch(html)
