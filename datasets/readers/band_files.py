@@ -290,7 +290,5 @@ def _counts(bands: tuple[str, ...], said: SceneMetadata) -> list[Flag]:
     rest = [band for band in bands if band not in said.scaling]
     if said.path is None or not said.scaling or not rest:
         return []
-    text = (
-        f"{said.path.name} states no scale for {', '.join(rest)}, which stay as they are beside reflectance and kelvin."
-    )
+    text = f"{said.path.name} states no scale for {', '.join(rest)}: counts, beside reflectance or kelvin."
     return [Flag("unscaled_bands", text)]

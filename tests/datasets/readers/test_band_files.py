@@ -273,7 +273,7 @@ def test_landsats_counts_are_reflectance_as_its_metadata_says(tmp_path: Path) ->
     image = open_image(landsat(tmp_path, ("B4", "B5", "B10")))
     assert image.scaling == (pytest.approx((4e-5, -0.2)), pytest.approx((4e-5, -0.3)), (1.0, 0.0))  # sin 30 deg = 1 / 2
     assert [flag.text for flag in image.flags if flag.code == "unscaled_bands"] == [
-        f"{LANDSAT_8}_MTL.txt states no scale for B10, which stay as they are beside reflectance and kelvin."
+        f"{LANDSAT_8}_MTL.txt states no scale for B10: counts, beside reflectance or kelvin."
     ]
     counts = open_image(tmp_path, *configured(["band_files.scale=none"]))
     assert (counts.scaling, counts.time) == (None, "2020-04-15")
