@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from core.contract import Contract
 from core.errors import ConfigError, DataError
+from core.report.words import counted
 from datasets import Manifest, build_manifest
 from domains.verbs.domain import Domain
 
@@ -106,11 +107,6 @@ def with_contract(encoder: Any, contract: Contract) -> Any:
         name: tuple(size[-rank:] for size in getattr(encoder, name)) for name in _PER_STAGE if hasattr(encoder, name)
     }
     return replace(encoder, contract=contract, **sizes)
-
-
-def counted(number: int, noun: str) -> str:
-    """Count things by their noun in the singular."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _drawn(domain: Domain, group: str | None, quiet: bool) -> tuple[list[str], str | None]:

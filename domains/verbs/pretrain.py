@@ -21,10 +21,11 @@ from core.errors import ConfigError
 from core.pictures import Pictures
 from core.recipes.base import Recipe
 from core.report import write_report
+from core.report.words import counted
 from core.resize import finer
 from core.viz import save_panels
 from datasets import Manifest, StreamSpec, TileLoader, split_groups
-from domains.verbs.collection import collect, counted, say
+from domains.verbs.collection import collect, say
 from domains.verbs.domain import Domain
 from domains.verbs.reports import FILE as TOKENIZER
 from domains.verbs.reports import Read, beside, own_tokenizer, told
