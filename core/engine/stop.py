@@ -7,6 +7,7 @@ person's Ctrl-C: 130 by custom, so that nothing starts the run again; a second o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -69,7 +70,8 @@ class Signals:
         if self._interrupted_at is None:
             self._interrupted_at, self.code = now, INTERRUPTED
             if os.environ.get("RANK", "0") == "0":  # not by `print`, which this may have interrupted
-                os.write(2, b"\nstopping after this step, to save; Ctrl-C again stops at once and saves nothing\n")
+                with contextlib.suppress(OSError):  # nobody may be reading
+                    os.write(2, b"\nstopping after this step, to save; Ctrl-C again stops at once and saves nothing\n")
         elif now - self._interrupted_at > _AGAIN_S:
             raise KeyboardInterrupt
 
