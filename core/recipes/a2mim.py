@@ -41,6 +41,9 @@ class A2Mim(RecipeSpec):
     (their ViTs have the mask token at stage 0 and a weight of 0.1). Their masks are cells of 32 pixels: choose the masker
     `cells` where a token is smaller.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .645, below `mae` with raw pixels (.662);
+    it encodes every token, and made 74 steps where `mae` made 174.
+
     Attributes:
         encoder: needs the abilities `dense` and `token`.
         predictor: `linear` is the paper's.

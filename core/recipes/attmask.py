@@ -25,6 +25,9 @@ class AttMask(RecipeSpec):
 
     Deviations: those of `ibot`; every view is masked (the paper masks half of them, `masker.applied=0.5`).
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .642, below `mae` with raw pixels (.662);
+    self-distillation wants thousands of steps, and this head of 8,192 prototypes left it 21.
+
     Attributes:
         encoder: needs the abilities `token` and `attention`.
         masker: what is hidden of each view; gets the teacher's attention as its hint.

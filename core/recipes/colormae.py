@@ -24,6 +24,10 @@ class ColorMae(RecipeSpec):
     Deviations: noise by Fourier transform in place of stored images, cut-offs in token edges, mm or m, 2D and 3D, see
     `core.maskers.color_noise`; otherwise those of `mae`.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .637, below `mae` with raw pixels (.662)
+    and as good as `mae` with this target (.638): patches normalised one by one ask nothing of colour, which these classes
+    differ by.
+
     Attributes:
         encoder: needs the ability `drop`.
         predictor: from visible tokens to the full grid.

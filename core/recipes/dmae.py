@@ -39,6 +39,10 @@ class Dmae(RecipeSpec):
 
     Deviations: the teacher runs to its end; the class token is not compared; ratio and losses over valid data only.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .648, below `mae` with raw pixels (.662),
+    and .634 with raw pixels; its teacher was the `mae` of normalised patches (.638), which is of its own size and knows no
+    more.
+
     Attributes:
         encoder: needs the abilities `drop` and `levels`.
         predictor: from visible tokens to the full grid.

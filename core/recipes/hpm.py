@@ -46,6 +46,10 @@ class Hpm(RecipeSpec):
     one number per token where the release averages P; its last biases, which the relative loss cannot see, are frozen;
     momentum rises over a share of the training; ratio, losses and ranking over valid data only.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .621, below `mae` with raw pixels (.662),
+    and .634 with raw pixels; the teacher looks at the whole image, and 86 steps were made where `mae` made 174. After so
+    few no order of difficulty has been learnt.
+
     Attributes:
         encoder: needs the ability `drop`.
         predictor: one copy for pixels and one for losses.

@@ -76,6 +76,10 @@ class Ibot(RecipeSpec):
     view without hidden patches drops out of the patch loss's mean (the release averages over all views, so that such views
     make it smaller); a centre moves after the update of the weights.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .636, below `mae` with raw pixels (.662);
+    self-distillation wants thousands of steps, and this head of 8,192 prototypes left it 17. With 512 prototypes it made 69
+    in 300 seconds, and .604.
+
     Attributes:
         encoder: needs the ability `token`, and a class token.
         masker: what is hidden of each view; may rank by the teacher's attention, see recipe `attmask`.

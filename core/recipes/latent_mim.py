@@ -45,6 +45,9 @@ class LatentMim(RecipeSpec):
     because it takes a part of the crop; where the gap does not divide the crop, the far edge is not used; ratio and loss
     over valid data only.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .599, below `mae` with raw pixels (.662)
+    and below random weights (.632); in 120 steps the contrastive loss has hardly left where it began (1.62 to 1.60).
+
     Attributes:
         encoder: needs the ability `drop`.
         predictor: from visible tokens to projected features; the paper's is `cross_attention`, depth 3, width 512.

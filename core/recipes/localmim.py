@@ -37,6 +37,9 @@ class LocalMim(RecipeSpec):
     Deviations: any rank and patch: an axis whose patch cannot be halved, or whose tokens cannot be paired, keeps its scale;
     the last stage passes the encoder's own norm; ratio and losses over valid data only.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .596, below `mae` with raw pixels (.662)
+    and below random weights (.632); histograms of gradients ask nothing of colour, and four predictors left it 73 steps.
+
     Attributes:
         encoder: needs the abilities `drop` and `levels`, and must not merge tokens.
         predictor: one copy for each scale, small.

@@ -23,8 +23,8 @@ class MaskFeat(RecipeSpec):
 
     Deviations: 2D and 3D inputs share the blocks; the target's, see `Hog`; ratio and loss over valid data only.
 
-    Measured (docs/recipes_measured.md): after 30 CPU seconds on EuroSAT its linear probe stays below `mae`'s and below
-    random weights; a histogram of gradients asks nothing of colour, which these classes differ by.
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .592, below `mae` with raw pixels (.662)
+    and below random weights (.632); a histogram of gradients asks nothing of colour, which these classes differ by.
 
     Attributes:
         encoder: needs the ability `token`.

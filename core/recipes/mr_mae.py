@@ -38,6 +38,10 @@ class MrMae(RecipeSpec):
     otherwise, on which the abstract is silent; no masked convolutions, which are the encoder's matter; ratio and losses
     over valid data only.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .638, below `mae` with raw pixels (.662),
+    and .633 with raw pixels; its teacher was the `mae` of normalised patches (.638), which is of its own size and knows no
+    more.
+
     Attributes:
         encoder: needs the ability `drop`.
         predictor: from visible tokens to the full grid.

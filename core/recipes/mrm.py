@@ -41,6 +41,10 @@ class Mrm(RecipeSpec):
     bleed into seen patches; words are scored where they were hidden, not everywhere, padding included; a batch may mix
     samples with and without report; the loss of the reports is a mean over all hidden pieces of all ranks; no dropout.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .611, below `mae` with raw pixels (.662)
+    and below random weights (.632); these chips have no reports, which are half of the method, and patches are normalised
+    one by one.
+
     Attributes:
         encoder: needs the ability `drop`.
         predictor: from visible tokens to the full grid, for the image.

@@ -42,6 +42,10 @@ class MultiMae(RecipeSpec):
     one cross-attention and two self-attention blocks of width 256; the loss is the weighted mean of the groups', each
     over valid data only, where the paper sums them; the global token is the encoder's class token.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .633, below `mae` with raw pixels (.662),
+    and .651 with raw pixels; with a group for each band it reads three times the tokens, and made 78 steps where `mae` made
+    174.
+
     Attributes:
         encoder: needs the ability `drop` and, of the inputs that it is built for, band groups.
         predictor: from visible tokens to the full grid; the paper's is nearest to `cross_attention` of width 256, depth 2.

@@ -21,6 +21,10 @@ class ShapeAware(RecipeSpec):
 
     Deviations: the paper trains an inpainting U-Net on the masks; here they are the masks of an MAE.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .617, below `mae` with raw pixels (.662),
+    and .605 with raw pixels; superpixels were cut anew for every crop, which left it 52 steps. With a bank of them
+    (`masker.bank`) they cost next to nothing.
+
     Attributes:
         encoder: needs the ability `drop`.
         predictor: from visible tokens to the full grid.

@@ -25,6 +25,9 @@ class Simmim(RecipeSpec):
     Compute: 1.84 of MAE's with the same encoder, since hidden tokens are encoded too.
     Deviations: any rank and number of bands; ratio and loss over valid data only; the share of hidden tokens is exact.
 
+    Measured on EuroSAT (docs/recipes_measured.md, 150 CPU seconds): linear probe .612, below `mae` with raw pixels (.662);
+    it encodes every token, and made 84 steps where `mae` made 174.
+
     Attributes:
         encoder: needs the ability `token`; one that merges tokens may.
         masker: what is hidden; cells of several tokens, 32 pixels in the paper and 8 in SatVision-TOA.
