@@ -118,11 +118,11 @@ def orientations(first: Tensor, second: Tensor, bins: int) -> tuple[Tensor, Tens
     half the time of `atan2`; `remainder` would cost as much again.
     """
     quotient = second.div(first).nan_to_num_()  # where there is no gradient, in whichever bin nothing is
-    number = quotient.atan_().div_(math.pi).mul_(bins).floor_()
+    number = quotient.atan_().mul_(1 / math.pi).mul_(bins).floor_()  # exact at 45 and 90 degrees, bins / pi is not
     return first.square_().addcmul_(second, second).sqrt_(), number
 
 
-def binned(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int, cell_of: Tensor) -> Tensor:
+def binned(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int, places: Tensor) -> Tensor:
     """Add up magnitudes (B, C, *S) by cell and bin, (B, C, *cells of the first axis, bins, *other cells).
 
     Repeatable bit by bit, and the same however many threads there are. On a GPU each bin is summed by itself: scattered
@@ -133,31 +133,31 @@ def binned(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int,
         number: as `orientations` gives it.
         edges: voxels of a cell.
         bins: within a half turn.
-        cell_of: `cell_numbers` of the edges.
+        places: `places_of` the edges and bins.
     """
     if magnitude.device.type != "cpu":
         return bin_by_bin(magnitude, number, edges, bins)
     cells = [size // edge for size, edge in zip(magnitude.shape[2:], edges, strict=True)]
-    across, below = math.prod(cells[1:]), -(-bins // 2)
-    start = cell_of + below * across
-    index = torch.add(start, number.reshape(-1, len(start)), alpha=across)  # in the order of voxels: nothing is moved
+    across = math.prod(cells[1:])
+    index = torch.add(places, number.reshape(-1, len(places)), alpha=across)  # in the order of voxels: nothing is moved
     add = counted if torch.get_num_threads() == 1 else scattered
     sums: Tensor = add(magnitude.reshape(index.shape), index, (bins + 1) * across).unflatten(1, (bins + 1, across))
     sums[:, -1] += sums[:, 0]  # the two ends
-    return sums[:, 1:].roll(1 - below, 1).reshape(*magnitude.shape[:2], cells[0], bins, *cells[1:])
+    return sums[:, 1:].roll(1 - _below(bins), 1).reshape(*magnitude.shape[:2], cells[0], bins, *cells[1:])
 
 
-def counted(magnitude: Tensor, index: Tensor, places: int) -> Tensor:
-    """Add rows of magnitudes up by their index within the row, (rows, places); the fastest on one thread."""
-    start = torch.arange(0, len(index) * places, places, dtype=index.dtype)[:, None]
-    flat = (index + start if len(index) > 1 else index).to(torch.int32).flatten()
-    sums: Tensor = torch.bincount(flat, magnitude.flatten(), minlength=len(index) * places)
-    return sums.reshape(-1, places)
+def counted(magnitude: Tensor, index: Tensor, width: int) -> Tensor:
+    """Add rows of magnitudes up by their index within the row, (rows, width); the fastest on one thread."""
+    whole = index.to(torch.int32)
+    if len(index) > 1:
+        whole += torch.arange(0, len(index) * width, width, dtype=torch.int32)[:, None]
+    sums: Tensor = torch.bincount(whole.flatten(), magnitude.flatten(), minlength=len(index) * width)
+    return sums.reshape(-1, width)
 
 
-def scattered(magnitude: Tensor, index: Tensor, places: int) -> Tensor:
+def scattered(magnitude: Tensor, index: Tensor, width: int) -> Tensor:
     """Add as `counted` does; threads share the rows."""
-    return magnitude.new_zeros(len(index), places).scatter_add_(1, index.to(torch.int64), magnitude)
+    return magnitude.new_zeros(len(index), width).scatter_add_(1, index.to(torch.int64), magnitude)
 
 
 def bin_by_bin(magnitude: Tensor, number: Tensor, edges: tuple[int, ...], bins: int) -> Tensor:
@@ -175,11 +175,20 @@ def by_cell(image: Tensor, edges: tuple[int, ...]) -> Tensor:
     return image.reshape(*image.shape[:2], *split).permute(order).flatten(2 + ndim)
 
 
-def cell_numbers(edges: tuple[int, ...], size: tuple[int, ...], device: torch.device) -> Tensor:
-    """Number the cells of one row of them along the first axis, for each of its voxels, float32; `size` is an image's."""
+def places_of(edges: tuple[int, ...], size: tuple[int, ...], bins: int, device: torch.device) -> Tensor:
+    """Say for each voxel of one row of cells along the first axis where its cell's sum of bin 0 stands, float32.
+
+    The sums of a row are ordered (number of the bin, cell), from the least number on; `size` is an image's.
+    """
     size = size[1:]
     number = torch.zeros((1,) * len(edges), device=device)
     for axis, (length, edge) in enumerate(zip(size, edges[1:], strict=True), start=1):
         along = torch.arange(length // edge, device=device, dtype=torch.float32).repeat_interleave(edge)
         number = number * (length // edge) + along.reshape([-1 if i == axis else 1 for i in range(len(edges))])
-    return number.expand(edges[0], *size).flatten()
+    across = math.prod(length // edge for length, edge in zip(size, edges[1:], strict=True))
+    return (number + _below(bins) * across).expand(edges[0], *size).flatten()
+
+
+def _below(bins: int) -> int:
+    """Say how far below 0 the number of a bin may be."""
+    return -(-bins // 2)

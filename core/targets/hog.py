@@ -23,10 +23,10 @@ from core.targets._orientations import (
     binned,
     bordered,
     by_cell,
-    cell_numbers,
     difference,
     orientations,
     pieces,
+    places_of,
     slopes,
 )
 from core.targets._standardise import standardised
@@ -142,7 +142,7 @@ class Hog(Target):
         share = batch.spacing.amin(1, keepdim=True) / batch.spacing
         even = image.device.type == "cpu" and bool((share == 1).all())  # a GPU would be waited for
         windows = [self._window(batch.size, axes).to(image) for axes in planes]
-        cell_of = cell_numbers(edges, batch.size, image.device)
+        places = places_of(edges, batch.size, self.bins, image.device)
         for piece in pieces(image, patch):
             part = bordered(image[piece.samples, piece.bands, piece.rows], piece.ends)
             differences = {axis: difference(part, axis) for axis in range(len(edges))}
@@ -157,7 +157,7 @@ class Hog(Target):
                     magnitude *= window
                 if solid is not None:
                     magnitude.masked_fill_(~solid, 0.0)
-                sums = binned(magnitude, number, edges, self.bins, cell_of)
+                sums = binned(magnitude, number, edges, self.bins, places)
                 place = piece.samples, piece.bands, plane, slice(None), piece.tokens
                 if solid is not None:
                     counts = _measured(solid, window, edges)

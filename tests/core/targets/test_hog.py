@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from core.errors import ConfigError
 from core.targets import _orientations
-from core.targets._orientations import bin_by_bin, binned, bordered, by_cell, cell_numbers, plane_gradient
+from core.targets._orientations import bin_by_bin, binned, bordered, by_cell, places_of, plane_gradient
 from core.targets.hog import Hog, glyphs
 from tests.parity.fixture import make_batch, make_input
 
@@ -89,11 +89,11 @@ def test_the_sums_of_a_gpu_and_of_many_threads_are_those_of_one(size, edges, bin
     draw = torch.Generator().manual_seed(0)
     magnitude = torch.rand(2, 3, *size, generator=draw)
     number = torch.randint(-((bins + 1) // 2), bins // 2 + 1, magnitude.shape, generator=draw).to(torch.float32)
-    cell_of = cell_numbers(edges, size, magnitude.device)
+    places = places_of(edges, size, bins, magnitude.device)
     sums = []
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        sums.append(binned(magnitude, number, edges, bins, cell_of))
+        sums.append(binned(magnitude, number, edges, bins, places))
     assert torch.equal(sums[0], sums[1])
     torch.testing.assert_close(sums[0], bin_by_bin(magnitude, number, edges, bins))
     torch.testing.assert_close(sums[0].sum(3), by_cell(magnitude, edges).sum(-1))
