@@ -25,9 +25,9 @@ class Uni4Eye(RecipeSpec):
     Deviations: positions are never the frozen zeros of the release; each branch has its own last norm (the release shares
     it); ratio and losses over valid data only; the gradient map respects spacing.
 
-    Measured on EuroSAT (docs/LOG.md, 2026-11-25, 1,920 CPU seconds): linear probe .743 and k-NN .678 after 1,516 steps, above
-    `mae` with raw pixels (.720, .662 after 3,093), though by less than the 3 points that would be beyond doubt with 1,000 chips.
-    At 150 seconds it is still level with it (.657, .662): half as many steps.
+    Measured on EuroSAT (docs/LOG.md, 2026-11-25, 1,920 CPU seconds): linear probe .743 and .775 by two seeds, 3.5 points above
+    `mae` of raw pixels on average (.720, .728), k-NN 4.5 (.678, .711; .662, .638), with six steps for its ten. At 150 seconds it
+    is still level with it. Edges beside colours, at hardly more compute than a second predictor, is the likely reason.
 
     Attributes:
         encoder: needs the ability `drop`; one input per rank.
