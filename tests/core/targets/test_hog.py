@@ -57,7 +57,7 @@ def test_equals_a_loop_over_voxels(spacing):
 def test_borders_are_torchs_own(size, ends):
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     expected = image
-    for axis, (length, side) in enumerate(zip(size, [ends, (1, 1), (1, 1)], strict=False), start=2):
+    for axis, (length, side) in enumerate(zip(size, [ends, (1, 1), (1, 1)][: len(size)], strict=True), start=2):
         mode = "reflect" if length > 1 else "replicate"
         turned = functional.pad(expected.movedim(axis, -1).flatten(1, -2), side, mode=mode)
         expected = turned.unflatten(1, expected.movedim(axis, -1).shape[1:-1]).movedim(-1, axis)
